@@ -1,0 +1,51 @@
+# Everything runs from .venv, which each target makes when it is missing and leaves alone when it is not.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+export HF_HUB_OFFLINE ?= 1
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test lint format acceptance bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# torch first and by its pin alone: a range would let pip look for other builds of it
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trainer,text,postgres,dev]'
+	@touch $@
+
+install: $(STAMP)  ## make .venv with everything in it
+
+demo: $(STAMP)  ## run a real ablation through three stages and write demo-output/
+	$(BIN)/assay demo --out demo-output
+
+serve: $(STAMP)  ## start the service on http://127.0.0.1:8700
+	$(BIN)/assay serve
+
+lint: $(STAMP)  ## ruff, format check, mypy strict, import floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## let ruff fix and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint  ## lint, then every test but the long ones
+	$(BIN)/pytest -m 'not acceptance'
+
+acceptance: $(STAMP)  ## the protocol at its true size: 1,000 / 5,000 / 8,000 steps (up to 40 minutes)
+	$(BIN)/pytest -m acceptance --timeout 3000 -s
+
+bench: $(STAMP)  ## benchmarks of the service, as ratios
+	$(BIN)/python -m benchmarks.run
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) demo-output acceptance-output bench-output .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,32 @@
+"""What the service asks of a trainer kind before a config is accepted."""
+
+from collections.abc import Callable
+
+from orchestrator.protocol.wire import Count, JsonObject, Ordinal, WireModel
+
+
+class ConfigFacts(WireModel):
+    """What a valid config amounts to, computed without building the model."""
+
+    config: JsonObject
+    """The config with every default filled in: what is stored, hashed and trained."""
+    parameters_total: Count
+    parameters_active: Count
+    flops_per_token: float
+    """Forward pass, active parameters alone."""
+    tokens_per_step: Ordinal
+    schedule_family: str
+
+
+class ConfigProblem(ValueError):
+    """A config that the trainer would refuse: `problems` holds (dotted field, message with the fix)."""
+
+    def __init__(self, problems: list[tuple[str, str]]) -> None:
+        self.problems = problems
+        super().__init__(
+            "; ".join(f"{field}: {message}" if field else message for field, message in problems)
+        )
+
+
+CheckConfig = Callable[[JsonObject], ConfigFacts]
+"""A trainer kind's import path names one of these. It imports no tensor library and raises `ConfigProblem`."""
