@@ -29,4 +29,4 @@ class ConfigProblem(ValueError):
 
 
 CheckConfig = Callable[[JsonObject], ConfigFacts]
-"""A trainer kind's import path names one of these. It imports no tensor library and raises `ConfigProblem`."""
+"""A trainer kind names one of these by import path. It loads no tensor library and raises `ConfigProblem`."""

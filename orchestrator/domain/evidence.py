@@ -1,0 +1,44 @@
+"""Verdicts in three-valued logic, and the frozen results that carry their evidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    PASS = "pass"  # noqa: S105 - the word of the protocol, no password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+    """A comparison that is not sound: counts as inconclusive and is shown as invalid."""
+
+
+@dataclass(frozen=True)
+class CriterionResult:
+    """What one criterion saw. `text` is a sentence; `parts` are the results it was combined from."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    measured: float | None = None
+    threshold: float | None = None
+    parts: tuple["CriterionResult", ...] = ()
+
+
+def all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """Fails on any fail, passes when all pass, else inconclusive. An empty sequence passes."""
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if all(v is Verdict.PASS for v in verdicts) else Verdict.INCONCLUSIVE
+
+
+def any_of(verdicts: Sequence[Verdict]) -> Verdict:
+    """Passes on any pass, fails when all fail, else inconclusive. An empty sequence fails."""
+    if Verdict.PASS in verdicts:
+        return Verdict.PASS
+    return Verdict.FAIL if all(v is Verdict.FAIL for v in verdicts) else Verdict.INCONCLUSIVE
+
+
+def negate(verdict: Verdict) -> Verdict:
+    """Pass and fail change places; what is not known stays not known."""
+    return {Verdict.PASS: Verdict.FAIL, Verdict.FAIL: Verdict.PASS}.get(verdict, verdict)
