@@ -7,7 +7,7 @@ from orchestrator.protocol.report import Evaluation, Identity
 
 @dataclass(frozen=True)
 class Curve:
-    """One run as the rules see it. Evaluations ascend by step, one for each step, superseded ones left out."""
+    """One run as the rules see it. Evaluations ascend by step, one a step, superseded ones left out."""
 
     run_id: int
     variant: str

@@ -19,7 +19,7 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the rules decide about one run at one step. `reason` is a `Reason` or a short word of the rules."""
+    """What the rules decide about one run at one step. `reason` is a `Reason` or a word of the rules."""
 
     kind: DecisionKind
     reason: str

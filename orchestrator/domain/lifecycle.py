@@ -13,7 +13,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     """A worker trains it; reports move it on."""
     AT_GATE = "at_gate"
-    """It has its stage's evaluation and waits for the gate, with or without a worker; the gate moves it on."""
+    """It has its stage's evaluation and waits, with or without a worker; the gate moves it on."""
     SUCCEEDED = "succeeded"
     STOPPED = "stopped"
     FAILED = "failed"

@@ -1,0 +1,104 @@
+"""The process environment: `ASSAY_*` variables, or a TOML file named by `ASSAY_CONFIG`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class TrainerKind(BaseModel):
+    """A program that operators allow to be launched. `{assignment}` in `argv` becomes the file's path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    argv: tuple[str, ...]
+    check: str
+    """Import path `module:function` of the `CheckConfig` that validates its configs at submission."""
+
+    @field_validator("argv")
+    @classmethod
+    def _names_the_assignment(cls, argv: tuple[str, ...]) -> tuple[str, ...]:
+        if not any("{assignment}" in part for part in argv):
+            raise ValueError(
+                "one argument must hold `{assignment}`: the path of the worker's assignment file"
+            )
+        return argv
+
+
+BUILTIN = TrainerKind(
+    argv=(sys.executable, "-m", "trainer", "work", "{assignment}"), check="trainer.facts:check"
+)
+
+
+class Settings(BaseSettings):
+    """Every setting of the service. Environment wins over the TOML file, which wins over the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=lambda: user_data_path("assay"))
+    """The data folder: database, runs, checkpoints, caches."""
+    database_url: str | None = None
+    """SQLAlchemy URL; None for `<home>/assay.sqlite3`."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    """0 for a free port; the address in use stands in `<home>/service.json`."""
+    url: str | None = None
+    """Where workers reach the service, if not at host and port."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host headers accepted beside the loopback names."""
+    token: str | None = None
+    """What people present as a bearer token. Needed for any address but loopback."""
+
+    slots: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU slots of the local engine; None for one a core."""
+    use_gpus: bool | None = None
+    """True: slots are GPUs; False: CPU slots; None: GPUs where there are any."""
+    trainers: dict[str, TrainerKind] = Field(default_factory=dict)
+    """Trainer kinds beside `builtin`."""
+
+    tick_seconds: Annotated[float, Field(gt=0)] = 1.0
+    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
+    gate_wait_seconds: Annotated[float, Field(ge=0)] = 300.0
+    cancel_grace_seconds: Annotated[float, Field(ge=0)] = 20.0
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get("ASSAY_CONFIG")
+        toml = [TomlConfigSettingsSource(settings_cls, file)] if file else []
+        return (init_settings, env_settings, *toml)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the service listens beyond this machine."""
+        return self.host not in LOOPBACK
+
+    @property
+    def cpu_slots(self) -> int:
+        return self.slots or os.cpu_count() or 1
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home.resolve() / 'assay.sqlite3'}"
+
+    def trainer_kinds(self) -> dict[str, TrainerKind]:
+        return {"builtin": BUILTIN, **self.trainers}
