@@ -1,13 +1,17 @@
 """A run's curve: its evaluations from step 0 on, over all attempts, and what is derived from them."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from orchestrator.protocol.report import Evaluation, Identity
+
+Axis = Literal["step", "tokens"]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run as the rules see it. Evaluations ascend by step, one a step, superseded ones left out."""
+    """One run as the rules see it. Evaluations ascend by step, one for each step, superseded ones left out."""
 
     run_id: int
     variant: str
@@ -19,3 +23,162 @@ class Curve:
     """(step, training loss) between evaluations, ascending."""
     restarts: tuple[int, ...] = ()
     """The step from which each attempt after the first went on, where the one before had broken."""
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage as the rules see it: its name, the step of its gate, and whether a stage follows."""
+
+    name: str
+    steps: int
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two losses at the same budget: one evaluation of the subject, and the other curve's loss there."""
+
+    step: int
+    tokens: int
+    axis: Axis
+    loss: float
+    other_loss: float
+    interpolated: bool
+
+    @property
+    def gap(self) -> float:
+        """Nats per token that the subject is above the other; a lead is negative."""
+        return self.loss - self.other_loss
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """Why two curves have no losses to compare: not sound at all, or only not there yet."""
+
+    reason: str
+    invalid: bool
+
+
+def trained_evaluations(curve: Curve) -> tuple[Evaluation, ...]:
+    """Evaluations after at least one step: one at step 0 says nothing about training and is never counted."""
+    return tuple(evaluation for evaluation in curve.evaluations if evaluation.step > 0)
+
+
+def upto(curve: Curve, step: int) -> Curve:
+    """The curve as it was known at `step`: nothing after it can move a decision made there."""
+    return Curve(
+        run_id=curve.run_id,
+        variant=curve.variant,
+        seed=curve.seed,
+        is_control=curve.is_control,
+        identity=curve.identity,
+        evaluations=tuple(evaluation for evaluation in curve.evaluations if evaluation.step <= step),
+        train_loss=tuple(point for point in curve.train_loss if point[0] <= step),
+        restarts=tuple(restart for restart in curve.restarts if restart <= step),
+    )
+
+
+def evaluation_at(curve: Curve, step: int) -> Evaluation | None:
+    """The evaluation at exactly `step`."""
+    return next((evaluation for evaluation in curve.evaluations if evaluation.step == step), None)
+
+
+def latest_finite(curve: Curve, step: int) -> Evaluation | None:
+    """The gate value's evaluation: the latest at or before `step` whose eval loss is finite."""
+    finite = [e for e in curve.evaluations if e.step <= step and math.isfinite(e.eval_loss)]
+    return finite[-1] if finite else None
+
+
+def best_so_far(curve: Curve) -> tuple[float, ...]:
+    """The lowest finite eval loss up to each evaluation, in nats per token; infinite until there is one."""
+    best, seen = math.inf, []
+    for evaluation in curve.evaluations:
+        if math.isfinite(evaluation.eval_loss):
+            best = min(best, evaluation.eval_loss)
+        seen.append(best)
+    return tuple(seen)
+
+
+def moving_improvement(curve: Curve, k: int = 2) -> float | None:
+    """Nats per 1,000 steps gained over the last `k` evaluations; None before evaluation `k + 1`.
+
+    `1000 * (best[n-k] - best[n]) / (t[n] - t[n-k])`, the protocol's moving improvement.
+    """
+    best = best_so_far(curve)
+    if k < 1 or len(best) <= k or not math.isfinite(best[-1 - k]):
+        return None
+    steps = curve.evaluations[-1].step - curve.evaluations[-1 - k].step
+    return 1000 * (best[-1 - k] - best[-1]) / steps
+
+
+def comparable(subject: Curve, other: Curve) -> str | None:
+    """Why the eval losses of two curves cannot be compared, as a clause for a sentence; None when they can.
+
+    The same evaluation set, tokenizer, schedule family and horizon. Where tokens per step differ, a
+    horizon of the same number of tokens is the same horizon too.
+    """
+    left, right = subject.identity, other.identity
+    if left is None or right is None:
+        silent = subject if left is None else other
+        return f"{silent.variant} (seed {silent.seed}) has not reported its identity yet"
+    if left.evaluation_set != right.evaluation_set:
+        return f"their evaluation sets differ ({left.evaluation_set} and {right.evaluation_set})"
+    if left.tokenizer != right.tokenizer:
+        return f"their tokenizers differ ({left.tokenizer} and {right.tokenizer})"
+    if left.schedule_family != right.schedule_family:
+        return f"their schedule families differ ({left.schedule_family} and {right.schedule_family})"
+    if left.horizon_step == right.horizon_step:
+        return None
+    if left.horizon_step * left.tokens_per_step == right.horizon_step * right.tokens_per_step:
+        return None
+    return f"their schedule horizons differ ({left.horizon_step} and {right.horizon_step} steps)"
+
+
+def axis_of(subject: Curve, other: Curve) -> Axis:
+    """`step` when tokens per step agree, else `tokens`."""
+    left, right = subject.identity, other.identity
+    same = left is None or right is None or left.tokens_per_step == right.tokens_per_step
+    return "step" if same else "tokens"
+
+
+def loss_at(curve: Curve, axis: Axis, at: int, ratio: float = 2.0) -> tuple[float, bool] | None:
+    """(eval loss, whether it is interpolated) of a curve at a step or number of tokens; None when not known.
+
+    An exact evaluation is taken as it is. Else log loss is linear in log budget between the two
+    finite evaluations around `at`, if the later is at most `ratio` times the earlier. Never extrapolated.
+    """
+    points = [(getattr(e, axis), e.eval_loss) for e in curve.evaluations]
+    exact = next((loss for x, loss in points if x == at), None)
+    if exact is not None:
+        return (exact, False) if math.isfinite(exact) else None
+    usable = [(x, loss) for x, loss in points if x > 0 and math.isfinite(loss) and loss > 0]
+    before = max((p for p in usable if p[0] < at), default=None)
+    after = min((p for p in usable if p[0] > at), default=None)
+    if before is None or after is None or after[0] > ratio * before[0]:
+        return None
+    share = math.log(at / before[0]) / math.log(after[0] / before[0])
+    return math.exp((1 - share) * math.log(before[1]) + share * math.log(after[1])), True
+
+
+def match(subject: Curve, other: Curve, step: int, ratio: float = 2.0) -> Match | Unmatched:
+    """The subject's evaluation at `step` beside the other curve's loss at the same budget."""
+    reason = comparable(subject, other)
+    if reason is not None:
+        return Unmatched(f"{subject.variant} and {other.variant} are not compared: {reason}", invalid=True)
+    evaluation = evaluation_at(subject, step)
+    if evaluation is None or not math.isfinite(evaluation.eval_loss):
+        return Unmatched(f"{subject.variant} has no finite evaluation at step {step}", invalid=False)
+    axis = axis_of(subject, other)
+    at = evaluation.step if axis == "step" else evaluation.tokens
+    found = loss_at(other, axis, at, ratio)
+    if found is None:
+        where = f"step {at}" if axis == "step" else f"{at} tokens"
+        return Unmatched(f"{other.variant} has no evaluation at {where} or close around it", invalid=False)
+    return Match(
+        step=step,
+        tokens=evaluation.tokens,
+        axis=axis,
+        loss=evaluation.eval_loss,
+        other_loss=found[0],
+        interpolated=found[1],
+    )

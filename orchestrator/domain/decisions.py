@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
+from orchestrator.domain.curves import Curve
 from orchestrator.domain.evidence import CriterionResult, Verdict
 from orchestrator.protocol.wire import JsonObject
 
@@ -27,6 +29,26 @@ class Judgement:
     text: str
     criteria: tuple[CriterionResult, ...] = ()
     evidence: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromoteRule:
+    """How a stage chooses its entrants from the stage before."""
+
+    best: int
+    """The cap: at most this many variants, the control not counted."""
+    eligible: Literal["policy", "all"] = "policy"
+    """`policy`: only variants that pass the promote criteria; `all`: every sound one."""
+    if_none: Literal["no_winner", "probation"] = "no_winner"
+    """When none is eligible: close the branch, or carry the best one on."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One run of a stage that closes. `out`: it ended before the gate and is in no rank."""
+
+    curve: Curve
+    out: bool
 
 
 @dataclass(frozen=True)

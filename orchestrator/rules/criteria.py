@@ -1,0 +1,165 @@
+"""What a criterion is: a pure function of a case, registered under its name with the model of its numbers."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, match
+from orchestrator.domain.evidence import CriterionResult, Verdict, all_of
+
+
+class Params(BaseModel):
+    """The numbers of one criterion or guard: known names alone, finite, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+P = TypeVar("P", bound=Params)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant before the rules: its runs at `step`, each paired with the control's run of the same seed."""
+
+    pairs: tuple[tuple[Curve, Curve | None], ...]
+    step: int
+    sigma: float = 0.0
+    """Seed noise of the eval loss in nats; 0 when it is not known, and the floors alone apply."""
+    tolerance: float = 1e-6
+    ratio: float = 2.0
+    """The widest pair of evaluations that a missing one may be interpolated between."""
+
+    @property
+    def subjects(self) -> tuple[Curve, ...]:
+        return tuple(subject for subject, _ in self.pairs)
+
+    def at_least(self, measured: float, threshold: float) -> bool:
+        """`measured >= threshold` that passes at equality, whatever the floats say."""
+        return measured >= threshold - self.tolerance
+
+    def at_most(self, measured: float, threshold: float) -> bool:
+        """`measured <= threshold` that passes at equality, whatever the floats say."""
+        return measured <= threshold + self.tolerance
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A registered criterion. `needs` says how many evaluations it takes before it can pass."""
+
+    name: str
+    params: type[Params]
+    ask: Callable[[Any, Case], CriterionResult]
+    needs: Callable[[Any], int]
+
+
+CRITERIA: dict[str, Criterion] = {}
+
+
+def register(
+    name: str, params: type[P], needs: Callable[[P], int]
+) -> Callable[[Callable[[P, Case], CriterionResult]], Callable[[P, Case], CriterionResult]]:
+    """Enter a function in the registry. Two under one name is a mistake of the programmer."""
+
+    def enter(ask: Callable[[P, Case], CriterionResult]) -> Callable[[P, Case], CriterionResult]:
+        if name in CRITERIA:
+            raise ValueError(f"two criteria are called {name}")
+        CRITERIA[name] = Criterion(name, params, ask, needs)
+        return ask
+
+    return enter
+
+
+def verdict_of(passes: bool) -> Verdict:
+    return Verdict.PASS if passes else Verdict.FAIL
+
+
+def unknown(name: str, text: str, threshold: float | None = None) -> CriterionResult:
+    """What cannot be said yet."""
+    return CriterionResult(name, Verdict.INCONCLUSIVE, text, threshold=threshold)
+
+
+def for_each_seed(
+    name: str, case: Case, ask: Callable[[Curve], CriterionResult]
+) -> CriterionResult:
+    """One seed's own result, or all seeds together: it passes when every seed passes."""
+    parts = tuple(ask(subject) for subject in case.subjects)
+    if len(parts) == 1:
+        return parts[0]
+    seeds = [subject.seed for subject in case.subjects]
+    said = "; ".join(f"seed {seed}: {part.text}" for seed, part in zip(seeds, parts, strict=True))
+    named = tuple(
+        replace(part, name=f"{part.name} (seed {seed})") for seed, part in zip(seeds, parts, strict=True)
+    )
+    return CriterionResult(name, all_of([part.verdict for part in parts]), said or "no run", parts=named)
+
+
+@dataclass(frozen=True)
+class PairedGap:
+    """Mean losses over the pairs of a case at one step; `gap` is positive when the variant is behind."""
+
+    step: int
+    where: str
+    loss: float
+    control_loss: float
+    gap: float
+    seeds: int
+    interpolated: bool
+
+    @property
+    def sentence(self) -> str:
+        """`eval loss 4.357 is 0.078 above the control's 4.279 at step 1500`."""
+        side = "above" if self.gap >= 0 else "below"
+        mean = f"mean over {self.seeds} seeds: " if self.seeds > 1 else ""
+        how = " (interpolated)" if self.interpolated else ""
+        return (
+            f"{mean}eval loss {self.loss:.3f} is {abs(self.gap):.3f} {side} "
+            f"the control's {self.control_loss:.3f}{how} at {self.where}"
+        )
+
+
+def paired_gap(case: Case, step: int) -> PairedGap | Unmatched:
+    """The mean over seeds of (variant - control) at the same step or tokens, or why there is none."""
+    if not case.pairs:
+        return Unmatched("there is no run to compare", invalid=False)
+    found = []
+    for subject, control in case.pairs:
+        if control is None:
+            return Unmatched(f"the control has no run at seed {subject.seed} to compare with", invalid=False)
+        pair = match(subject, control, step, case.ratio)
+        if isinstance(pair, Unmatched):
+            return pair
+        found.append(pair)
+    where = f"step {step}" if found[0].axis == "step" else f"{found[0].tokens:,} tokens"
+    return PairedGap(
+        step=step,
+        where=where,
+        loss=_mean([pair.loss for pair in found]),
+        control_loss=_mean([pair.other_loss for pair in found]),
+        gap=_mean([pair.gap for pair in found]),
+        seeds=len(found),
+        interpolated=any(pair.interpolated for pair in found),
+    )
+
+
+def unmatched(name: str, why: Unmatched, threshold: float | None = None) -> CriterionResult:
+    """The result of a comparison that cannot be made: invalid, or not there yet."""
+    verdict = Verdict.INVALID if why.invalid else Verdict.INCONCLUSIVE
+    return CriterionResult(name, verdict, why.reason, threshold=threshold)
+
+
+def noise_margin(floor: float, sigmas: float, sigma: float) -> float:
+    """`max(floor, sigmas * sqrt(2) * sigma)`: the noise of a difference of two runs is sqrt(2) of one's."""
+    return max(floor, sigmas * math.sqrt(2) * sigma)
+
+
+def losses_at(curves: Sequence[Curve], step: int) -> list[float]:
+    """The finite eval losses of several runs at one step."""
+    found = [evaluation_at(curve, step) for curve in curves]
+    return [e.eval_loss for e in found if e is not None and math.isfinite(e.eval_loss)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,75 @@
+"""Connections: one writer at a time, readers beside it, on SQLite (WAL) and PostgreSQL."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+
+from orchestrator.domain.errors import Busy
+
+_BUSY_TIMEOUT_MS = 10_000
+_WRITERS = 0x617373  # the advisory lock that PostgreSQL writers of this service share
+
+
+class Database:
+    """The only way to a connection. `write` commits at its end or rolls back; `read` sees one snapshot."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self._writing = threading.Lock()
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that no other writer runs beside: load, decide and apply see the same rows."""
+        with self._writing, self.engine.connect() as connection:
+            writer = connection.execution_options(assay_write=True)
+            with writer.begin():
+                if not self.is_sqlite:
+                    writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
+                yield writer
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A snapshot that writers do not wait for."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_pre_ping=True, isolation_level="READ COMMITTED")
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late and is never IMMEDIATE
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode not in {"wal", "memory"}:
+        raise Busy(f"SQLite refused WAL mode (it answered {mode}): keep the database on a local disk")
+    connection.execute("PRAGMA synchronous=FULL")  # an acknowledged report survives a power cut
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("assay_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

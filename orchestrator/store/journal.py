@@ -1,0 +1,96 @@
+"""Decisions and events: what was decided and what happened. Rows are only ever added."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select
+
+from orchestrator.domain.decisions import Judgement
+from orchestrator.store.records import DecisionRecord, EventRecord, ExperimentRecord, fetch, fetch_one
+from orchestrator.store.tables import decisions, events
+
+POLICY = "policy"
+"""The author of what the rules decided; a person's is `user:NAME`."""
+
+
+def add_decision(
+    connection: Connection,
+    *,
+    key: str,
+    experiment: ExperimentRecord,
+    run_id: int,
+    stage: str,
+    step: int,
+    judgement: Judgement,
+    now: datetime,
+    author: str = POLICY,
+) -> bool:
+    """Whether the decision is new: under the same natural key the first one stands."""
+    if connection.execute(select(decisions.c.id).where(decisions.c.key == key)).first() is not None:
+        return False
+    connection.execute(
+        insert(decisions).values(
+            key=key,
+            experiment_id=experiment.id,
+            run_id=run_id,
+            stage=stage,
+            step=step,
+            kind=judgement.kind,
+            reason=judgement.reason,
+            author=author,
+            verdict=judgement.verdict,
+            text=judgement.text,
+            criteria=[asdict(criterion) for criterion in judgement.criteria],
+            evidence=judgement.evidence,
+            policy_name=str(experiment.policy["name"]),
+            policy_hash=experiment.policy_hash,
+            created_at=now,
+        )
+    )
+    return True
+
+
+def get_decision(connection: Connection, id_: int) -> DecisionRecord | None:
+    return fetch_one(connection, select(decisions).where(decisions.c.id == id_), DecisionRecord)
+
+
+def list_decisions(
+    connection: Connection,
+    *,
+    experiment_id: int | None = None,
+    run_id: int | None = None,
+    kinds: Sequence[str] = (),
+    after: int = 0,
+    limit: int = 50,
+) -> list[DecisionRecord]:
+    """Oldest first, those with an id above `after`."""
+    query = select(decisions).where(decisions.c.id > after).order_by(decisions.c.id).limit(limit)
+    if experiment_id is not None:
+        query = query.where(decisions.c.experiment_id == experiment_id)
+    if run_id is not None:
+        query = query.where(decisions.c.run_id == run_id)
+    if kinds:
+        query = query.where(decisions.c.kind.in_(kinds))
+    return fetch(connection, query, DecisionRecord)
+
+
+def add_event(
+    connection: Connection,
+    kind: str,
+    text: str,
+    *,
+    now: datetime,
+    experiment_id: int | None = None,
+    run_id: int | None = None,
+) -> None:
+    values = {"kind": kind, "text": text, "experiment_id": experiment_id, "run_id": run_id, "at": now}
+    connection.execute(insert(events).values(**values))
+
+
+def list_events(
+    connection: Connection, *, experiment_id: int, after: int = 0, limit: int = 50
+) -> list[EventRecord]:
+    """Oldest first, those with an id above `after`."""
+    query = select(events).where(events.c.experiment_id == experiment_id, events.c.id > after)
+    return fetch(connection, query.order_by(events.c.id).limit(limit), EventRecord)

@@ -1,0 +1,177 @@
+"""Rows as frozen values. A field has the name of its column."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from sqlalchemy import Connection, Row, Select
+
+from orchestrator.domain.lifecycle import AttemptStatus, ExperimentStatus, RunStatus, StageStatus
+from orchestrator.protocol.wire import JsonObject
+
+
+class Record(Protocol):
+    """A dataclass whose fields are columns."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    id: int
+    name: str
+    question: str
+    status: ExperimentStatus
+    conclusion: str | None
+    control: str
+    trainer: str
+    policy: JsonObject
+    policy_hash: str
+    spec: JsonObject
+    spec_hash: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    id: int
+    experiment_id: int
+    position: int
+    name: str
+    steps: int
+    status: StageStatus
+    conclusion: str | None
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class VariantRecord:
+    id: int
+    experiment_id: int
+    name: str
+    is_control: bool
+    stage: int
+    overrides: JsonObject
+    config: JsonObject
+    config_hash: str
+    facts: JsonObject
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run with its variant's name: what nearly every reader of a run needs."""
+
+    id: int
+    experiment_id: int
+    variant_id: int
+    variant: str
+    is_control: bool
+    seed: int
+    status: RunStatus
+    reason: str | None
+    detail: str | None
+    stage: int
+    step: int
+    target_step: int
+    epoch: int
+    identity: JsonObject | None
+    tokens_per_second: float | None
+    not_before: datetime | None
+    resume_at_most: int | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    id: int
+    run_id: int
+    number: int
+    epoch: int
+    status: AttemptStatus
+    key: str
+    slots: list[str]
+    directory: str
+    token_hash: bytes
+    handle: JsonObject | None
+    acknowledged: int
+    resumed_from_step: int | None
+    lease_expires_at: datetime
+    created_at: datetime
+    ended_at: datetime | None
+    exit_code: int | None
+    reason: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    id: int
+    run_id: int
+    attempt_id: int
+    step: int
+    path: str
+    manifest_sha256: str
+    size_bytes: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    id: int
+    key: str
+    experiment_id: int
+    run_id: int
+    stage: str
+    step: int
+    kind: str
+    reason: str
+    author: str
+    verdict: str
+    text: str
+    criteria: list[JsonObject]
+    evidence: JsonObject
+    policy_name: str
+    policy_hash: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    id: int
+    kind: str
+    experiment_id: int | None
+    run_id: int | None
+    text: str
+    at: datetime
+
+
+_ENUMS: dict[tuple[type, str], type] = {
+    (ExperimentRecord, "status"): ExperimentStatus,
+    (StageRecord, "status"): StageStatus,
+    (RunRecord, "status"): RunStatus,
+    (AttemptRecord, "status"): AttemptStatus,
+}
+
+
+def fetch(connection: Connection, query: Select[Any], record: type[R]) -> list[R]:
+    """Every row of `query` as a `record`."""
+    return [_record(row, record) for row in connection.execute(query)]
+
+
+def fetch_one(connection: Connection, query: Select[Any], record: type[R]) -> R | None:
+    """The first row of `query` as a `record`, or None."""
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else _record(row, record)
+
+
+def _record(row: Row[Any], record: type[R]) -> R:
+    values = {f.name: row._mapping[f.name] for f in fields(record)}
+    for name in values:
+        if enum := _ENUMS.get((record, name)):
+            values[name] = enum(values[name])
+    return record(**values)

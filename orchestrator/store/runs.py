@@ -1,0 +1,119 @@
+"""Runs, their attempts and their checkpoints."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, insert, select, update
+
+from orchestrator.domain.errors import IllegalTransition
+from orchestrator.domain.lifecycle import AttemptStatus, RunStatus, move
+from orchestrator.store.records import AttemptRecord, CheckpointRow, RunRecord, fetch, fetch_one
+from orchestrator.store.tables import attempts, checkpoints, runs, variants
+from orchestrator.store.types import new_id
+
+TERMINAL = tuple(status for status in RunStatus if status.is_terminal)
+
+
+def _runs() -> Select[Any]:
+    joined = runs.join(variants, runs.c.variant_id == variants.c.id)
+    return select(runs, variants.c.name.label("variant"), variants.c.is_control).select_from(joined)
+
+
+def add_run(connection: Connection, **values: Any) -> int:
+    """The id of a new row; `values` are its columns."""
+    return new_id(connection.execute(insert(runs).values(**values)))
+
+
+def get_run(connection: Connection, id_: int) -> RunRecord | None:
+    return fetch_one(connection, _runs().where(runs.c.id == id_), RunRecord)
+
+
+def runs_of(connection: Connection, experiment_ids: Sequence[int]) -> list[RunRecord]:
+    """Every run of these experiments, in the order they were planned."""
+    query = _runs().where(runs.c.experiment_id.in_(experiment_ids)).order_by(runs.c.id)
+    return fetch(connection, query, RunRecord)
+
+
+def count_pending(connection: Connection) -> int:
+    """Runs that want a slot."""
+    query = select(func.count()).select_from(runs).where(runs.c.status == RunStatus.PENDING)
+    return int(connection.execute(query).scalar_one())
+
+
+def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
+    """Sets columns of a run, guarded by the status it was read with.
+
+    Raises `IllegalTransition` when the new status may not follow, or when the row has changed meanwhile.
+    """
+    if "status" in values:
+        values["status"] = move(run.status, values["status"])
+    query = update(runs).where(runs.c.id == run.id, runs.c.status == run.status).values(**values)
+    if connection.execute(query).rowcount != 1:
+        raise IllegalTransition(f"run {run.id} is no longer {run.status}")
+
+
+def reopen_run(connection: Connection, run: RunRecord, **values: Any) -> None:
+    """Takes a stopped run up again: a person's decision, the one way out of a terminal status."""
+    query = update(runs).where(runs.c.id == run.id, runs.c.status == run.status)
+    connection.execute(
+        query.values(status=RunStatus.PENDING, reason=None, detail=None, ended_at=None, **values)
+    )
+
+
+def add_attempt(connection: Connection, **values: Any) -> int:
+    return new_id(connection.execute(insert(attempts).values(**values)))
+
+
+def get_attempt(connection: Connection, id_: int) -> AttemptRecord | None:
+    return fetch_one(connection, select(attempts).where(attempts.c.id == id_), AttemptRecord)
+
+
+def attempts_of(connection: Connection, run_id: int) -> list[AttemptRecord]:
+    """Oldest first."""
+    query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.number)
+    return fetch(connection, query, AttemptRecord)
+
+
+def count_attempts(connection: Connection, run_ids: Sequence[int]) -> dict[int, int]:
+    """Attempts of each run; a run without any is left out."""
+    query = select(attempts.c.run_id, func.count()).where(attempts.c.run_id.in_(run_ids))
+    return {int(row[0]): int(row[1]) for row in connection.execute(query.group_by(attempts.c.run_id))}
+
+
+def live_attempts(connection: Connection) -> list[AttemptRecord]:
+    """Attempts that have not ended: each holds its slots."""
+    query = select(attempts).where(attempts.c.status != AttemptStatus.ENDED).order_by(attempts.c.id)
+    return fetch(connection, query, AttemptRecord)
+
+
+def live_attempt_of(connection: Connection, run_id: int) -> AttemptRecord | None:
+    query = select(attempts).where(attempts.c.run_id == run_id, attempts.c.status != AttemptStatus.ENDED)
+    return fetch_one(connection, query.order_by(attempts.c.number.desc()), AttemptRecord)
+
+
+def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
+    """Whether the attempt was still open; columns of an ended one are never changed."""
+    query = update(attempts).where(attempts.c.id == id_, attempts.c.status != AttemptStatus.ENDED)
+    return connection.execute(query.values(**values)).rowcount == 1
+
+
+def renew_leases(connection: Connection, expires_at: datetime) -> None:
+    """Every open attempt gets at least this long: after a pause of the service nobody is lost at once."""
+    query = update(attempts).where(attempts.c.status != AttemptStatus.ENDED)
+    connection.execute(
+        query.where(attempts.c.lease_expires_at < expires_at).values(lease_expires_at=expires_at)
+    )
+
+
+def add_checkpoint(connection: Connection, **values: Any) -> None:
+    """Records a checkpoint; the same attempt and step again is left as it was."""
+    same = (checkpoints.c.attempt_id == values["attempt_id"]) & (checkpoints.c.step == values["step"])
+    if connection.execute(select(checkpoints.c.id).where(same)).first() is None:
+        connection.execute(insert(checkpoints).values(**values))
+
+
+def checkpoints_of(connection: Connection, run_id: int) -> list[CheckpointRow]:
+    """Ascending by step."""
+    query = select(checkpoints).where(checkpoints.c.run_id == run_id)
+    return fetch(connection, query.order_by(checkpoints.c.step, checkpoints.c.id), CheckpointRow)

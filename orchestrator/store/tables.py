@@ -1,0 +1,231 @@
+"""Every table. Ids are integers that the database counts; `exp_7` is how the outside spells row 7."""
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from orchestrator.store.types import BigInt, UtcDateTime
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _id() -> Column[int]:
+    return Column("id", BigInt, primary_key=True, autoincrement=True)
+
+
+def _of(table: str, *, name: str | None = None, nullable: bool = False) -> Column[int]:
+    column = name or f"{table.removesuffix('s')}_id"
+    return Column(column, BigInt, ForeignKey(f"{table}.id"), nullable=nullable)
+
+
+experiments = Table(
+    "experiments",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, index=True),
+    Column("question", Text, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("conclusion", Text),
+    Column("control", String(63), nullable=False),
+    Column("trainer", String(63), nullable=False),
+    Column("policy", JSON, nullable=False),
+    Column("policy_hash", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("spec_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("body_sha256", String(64), nullable=False),
+    _of("experiments"),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+stages = Table(
+    "stages",
+    metadata,
+    _id(),
+    _of("experiments"),
+    Column("position", Integer, nullable=False),
+    Column("name", String(63), nullable=False),
+    Column("steps", BigInt, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("conclusion", Text),
+    Column("closed_at", UtcDateTime),
+    UniqueConstraint("experiment_id", "position"),
+)
+
+variants = Table(
+    "variants",
+    metadata,
+    _id(),
+    _of("experiments"),
+    Column("name", String(63), nullable=False),
+    Column("is_control", Boolean, nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("config_hash", String(64), nullable=False),
+    Column("facts", JSON, nullable=False),
+    UniqueConstraint("experiment_id", "name"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    _of("experiments"),
+    _of("variants"),
+    Column("seed", BigInt, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("reason", String(32)),
+    Column("detail", Text),
+    Column("stage", Integer, nullable=False),
+    Column("step", BigInt, nullable=False),
+    Column("target_step", BigInt, nullable=False),
+    Column("epoch", BigInt, nullable=False),
+    Column("identity", JSON),
+    Column("tokens_per_second", Float),
+    Column("not_before", UtcDateTime),
+    Column("resume_at_most", BigInt),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("variant_id", "seed"),
+    Index("ix_runs_experiment_id_status", "experiment_id", "status"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _id(),
+    _of("runs"),
+    Column("number", Integer, nullable=False),
+    Column("epoch", BigInt, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("key", String(100), nullable=False, unique=True),
+    Column("slots", JSON, nullable=False),
+    Column("directory", Text, nullable=False),
+    Column("token_hash", LargeBinary(32), nullable=False),
+    Column("handle", JSON),
+    Column("acknowledged", BigInt, nullable=False),
+    Column("resumed_from_step", BigInt),
+    Column("lease_expires_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("exit_code", Integer),
+    Column("reason", String(32)),
+    Column("detail", Text),
+    UniqueConstraint("run_id", "number"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("attempt_id", BigInt, ForeignKey("attempts.id"), primary_key=True),
+    Column("sequence", BigInt, primary_key=True),
+    Column("body_sha256", LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("run_id", BigInt, ForeignKey("runs.id"), primary_key=True),
+    Column("attempt_id", BigInt, ForeignKey("attempts.id"), primary_key=True),
+    Column("step", BigInt, primary_key=True),
+    Column("tokens", BigInt, nullable=False),
+    Column("eval_loss", Float, nullable=False),
+    Column("eval_loss_kind", SmallInteger, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("superseded", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+metrics = Table("metrics", metadata, _id(), Column("name", String(100), nullable=False, unique=True))
+
+points = Table(
+    "points",
+    metadata,
+    Column("run_id", BigInt, ForeignKey("runs.id"), primary_key=True),
+    Column("metric_id", BigInt, ForeignKey("metrics.id"), primary_key=True),
+    Column("attempt_id", BigInt, ForeignKey("attempts.id"), primary_key=True),
+    Column("step", BigInt, primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("superseded", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _id(),
+    _of("runs"),
+    _of("attempts"),
+    Column("step", BigInt, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+    Column("size_bytes", BigInt, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("attempt_id", "step"),
+    Index("ix_checkpoints_run_id", "run_id"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    _id(),
+    Column("key", String(200), nullable=False, unique=True),
+    _of("experiments"),
+    _of("runs"),
+    Column("stage", String(63), nullable=False),
+    Column("step", BigInt, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("author", String(100), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("criteria", JSON, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("policy_name", String(63), nullable=False),
+    Column("policy_hash", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_decisions_experiment_id", "experiment_id"),
+    Index("ix_decisions_run_id", "run_id"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    _id(),
+    Column("kind", String(32), nullable=False),
+    _of("experiments", nullable=True),
+    _of("runs", nullable=True),
+    Column("text", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Index("ix_events_experiment_id", "experiment_id"),
+)
