@@ -224,7 +224,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_points_run_id")),
         sa.PrimaryKeyConstraint("run_id", "metric_id", "attempt_id", "step", name=op.f("pk_points")),
         sqlite_with_rowid=False,
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "reports",
@@ -233,6 +232,5 @@ def upgrade() -> None:
         sa.Column("body_sha256", sa.LargeBinary(length=32), nullable=False),
         sa.ForeignKeyConstraint(["attempt_id"], ["attempts.id"], name=op.f("fk_reports_attempt_id")),
         sa.PrimaryKeyConstraint("attempt_id", "sequence", name=op.f("pk_reports")),
-        sqlite_with_rowid=False,
         sqlite_with_rowid=False,
     )
