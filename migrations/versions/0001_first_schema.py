@@ -123,6 +123,7 @@ def upgrade() -> None:
         sa.Column("handle", sa.JSON(), nullable=True),
         sa.Column("acknowledged", BIG, nullable=False),
         sa.Column("resumed_from_step", BIG, nullable=True),
+        sa.Column("step", BIG, nullable=False),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),

@@ -100,6 +100,7 @@ class AttemptRecord:
     handle: JsonObject | None
     acknowledged: int
     resumed_from_step: int | None
+    step: int
     lease_expires_at: datetime
     created_at: datetime
     ended_at: datetime | None

@@ -133,6 +133,7 @@ attempts = Table(
     Column("handle", JSON),
     Column("acknowledged", BigInt, nullable=False),
     Column("resumed_from_step", BigInt),
+    Column("step", BigInt, nullable=False),
     Column("lease_expires_at", UtcDateTime, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),

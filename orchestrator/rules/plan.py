@@ -1,0 +1,147 @@
+"""What is to be done now, from rows alone: `plan(snapshot)` returns actions and does nothing itself.
+
+It is asked at every tick and after every report that could change the answer, so it keeps no state between calls:
+what it asked for and what did not happen, it asks for again.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
+from orchestrator.rules.placement import take_slots
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as the plan sees it."""
+
+    id: int
+    variant: str
+    is_control: bool
+    status: RunStatus
+    stage: int
+    not_before: datetime | None = None
+    """A back-off: not to be started earlier."""
+
+
+@dataclass(frozen=True)
+class StageRow:
+    position: int
+    name: str
+    status: StageStatus
+
+
+@dataclass(frozen=True)
+class ExperimentView:
+    id: int
+    status: ExperimentStatus
+    slots_per_run: int
+    stages: tuple[StageRow, ...]
+    runs: tuple[RunView, ...]
+
+    @property
+    def stage(self) -> StageRow | None:
+        """The stage that is open, or None when all are closed."""
+        return next((stage for stage in self.stages if stage.status is not StageStatus.CLOSED), None)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Open experiments, oldest first, and the slots that no worker holds, in a fixed order."""
+
+    experiments: tuple[ExperimentView, ...]
+    free_slots: tuple[str, ...]
+    now: datetime
+
+
+@dataclass(frozen=True)
+class StartRun:
+    """Launch a worker for a pending run on these slots."""
+
+    run_id: int
+    slots: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CloseStage:
+    """Every run of the stage has settled: rank, promote, decline."""
+
+    experiment_id: int
+    position: int
+
+
+@dataclass(frozen=True)
+class EndExperiment:
+    """Nothing is left to do in it."""
+
+    experiment_id: int
+    status: ExperimentStatus
+    conclusion: str | None
+    """None: the last stage says it."""
+
+
+Action = StartRun | CloseStage | EndExperiment
+
+
+def plan(snapshot: Snapshot) -> list[Action]:
+    """Gates first, then starts: a gate may free or need slots. Equal snapshots give equal plans."""
+    gates = [action for view in snapshot.experiments for action in _settle(view)]
+    return [*gates, *_starts(snapshot)]
+
+
+def _settle(view: ExperimentView) -> Iterator[Action]:
+    stage = view.stage
+    if stage is None:
+        yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, None)
+        return
+    if _control_is_gone(view):
+        text = (
+            f"the control ended before the gate of {stage.name}: there is nothing to judge the others against"
+        )
+        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
+        return
+    entrants = [run for run in view.runs if run.stage == stage.position]
+    if entrants and all(run.status is RunStatus.AT_GATE or run.status.is_terminal for run in entrants):
+        yield CloseStage(view.id, stage.position)
+
+
+def _control_is_gone(view: ExperimentView) -> bool:
+    """Whether no control run can reach the gates that are still to come. The last stage has none."""
+    stage = view.stage
+    if stage is None or stage.position == view.stages[-1].position:
+        return False
+    controls = [run for run in view.runs if run.is_control]
+    return all(run.status.is_terminal for run in controls)
+
+
+def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
+    """Strictly in order: a run that needs more slots than are free is waited for, so that it is never starved."""
+    free = snapshot.free_slots
+    for view, run in _startable(snapshot):
+        taken = take_slots(free, view.slots_per_run)
+        if taken is None:
+            return
+        yield StartRun(run.id, taken)
+        free = tuple(slot for slot in free if slot not in taken)
+
+
+def _startable(snapshot: Snapshot) -> Iterator[tuple[ExperimentView, RunView]]:
+    for view in snapshot.experiments:
+        stage = view.stage
+        if view.status is not ExperimentStatus.RUNNING or stage is None:
+            continue
+        pending = [run for run in view.runs if _may_start(run, stage, snapshot.now)]
+        for run in sorted(pending, key=lambda run: (not run.is_control, run.id)):
+            yield view, run
+
+
+def _may_start(run: RunView, stage: StageRow, now: datetime) -> bool:
+    waits = run.not_before is not None and run.not_before > now
+    return run.status is RunStatus.PENDING and run.stage <= stage.position and not waits
+
+
+def wanted_slots(experiments: Sequence[ExperimentView], now: datetime) -> int:
+    """Slots that runs would take now if there were any: what a worker waiting at a gate may have to yield to."""
+    snapshot = Snapshot(tuple(experiments), (), now)
+    return sum(view.slots_per_run for view, _ in _startable(snapshot))
