@@ -5,8 +5,25 @@ from collections.abc import Mapping, Sequence
 from orchestrator.engines.base import WorkerSpec
 
 _INHERITED = frozenset(
-    """PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR VIRTUAL_ENV PYTHONPATH LD_LIBRARY_PATH LD_PRELOAD
-    SSL_CERT_FILE SSL_CERT_DIR XDG_CACHE_HOME TORCH_HOME CUDA_HOME""".split()
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "PYTHONPATH",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "XDG_CACHE_HOME",
+        "TORCH_HOME",
+        "CUDA_HOME",
+    }
 )
 _INHERITED_PREFIXES = ("LC_", "HF_", "NCCL_", "NVIDIA_")
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "_KEY")

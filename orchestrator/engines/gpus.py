@@ -21,7 +21,9 @@ def installed() -> tuple[Gpu, ...]:
     except pynvml.NVMLError:
         return ()
     try:
-        return tuple(_read(pynvml.nvmlDeviceGetHandleByIndex(i), i) for i in range(pynvml.nvmlDeviceGetCount()))
+        return tuple(
+            _read(pynvml.nvmlDeviceGetHandleByIndex(i), i) for i in range(pynvml.nvmlDeviceGetCount())
+        )
     finally:
         pynvml.nvmlShutdown()
 

@@ -1,9 +1,9 @@
 """Runs one worker and outlives it: claims the key, starts the worker, writes down how it ended.
 
-Started by the local engine as a program of its own (`python -I -S supervisor.py CLAIM ENDING LOG ARGV...`), in a
-new session, so it imports nothing of this package. The claim is one hard link made from a finished file: it is there
-whole or not at all, and only one supervisor can make it. So a service that dies between starting this program and
-noting that it did, or two that start it at once, never get two workers for one key.
+Started by the local engine as a program of its own (`python -I -S supervisor.py CLAIM ENDING LOG ARGV...`),
+in a new session, so it imports nothing of this package. The claim is one hard link made from a finished file:
+it is there whole or not at all, and only one supervisor can make it. So a service that dies between starting
+this program and noting that it did, or two that start it at once, never get two workers for one key.
 """
 
 import os
