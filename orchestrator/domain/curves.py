@@ -11,7 +11,7 @@ Axis = Literal["step", "tokens"]
 
 @dataclass(frozen=True)
 class Curve:
-    """One run as the rules see it. Evaluations ascend by step, one for each step, superseded ones left out."""
+    """One run as the rules see it. Evaluations ascend by step, one for each; superseded ones are left out."""
 
     run_id: int
     variant: str

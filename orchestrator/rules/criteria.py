@@ -22,7 +22,7 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True)
 class Case:
-    """One variant before the rules: its runs at `step`, each paired with the control's run of the same seed."""
+    """One variant before the rules: its runs at `step`, each beside the control's run of the same seed."""
 
     pairs: tuple[tuple[Curve, Curve | None], ...]
     step: int
@@ -81,9 +81,7 @@ def unknown(name: str, text: str, threshold: float | None = None) -> CriterionRe
     return CriterionResult(name, Verdict.INCONCLUSIVE, text, threshold=threshold)
 
 
-def for_each_seed(
-    name: str, case: Case, ask: Callable[[Curve], CriterionResult]
-) -> CriterionResult:
+def for_each_seed(name: str, case: Case, ask: Callable[[Curve], CriterionResult]) -> CriterionResult:
     """One seed's own result, or all seeds together: it passes when every seed passes."""
     parts = tuple(ask(subject) for subject in case.subjects)
     if len(parts) == 1:

@@ -1,6 +1,7 @@
 """The criteria that stop a run early. They read its own curve alone, so arrival order cannot move them."""
 
 import math
+from itertools import pairwise
 
 from pydantic import Field
 
@@ -33,10 +34,10 @@ def _no_improvement(params: NoImprovement, case: Case, curve: Curve) -> Criterio
     best = [b for b, e in zip(best_so_far(curve), curve.evaluations, strict=True) if e.step > 0][-needed:]
     if not math.isfinite(best[0]):
         return unknown(name, "there is no finite evaluation to improve on", params.threshold)
-    largest = max(before - after for before, after in zip(best, best[1:], strict=False))
+    largest = max(before - after for before, after in pairwise(best))
     passes = case.at_most(largest, params.threshold)
     text = (
-        f"the best eval loss fell by up to {largest:.3f} in one of the last {params.evaluations} evaluations; "
+        f"the best eval loss fell by {largest:.3f} at most in the last {params.evaluations} evaluations; "
         f"a plateau is at most {params.threshold:.3f} in each"
     )
     return CriterionResult(name, verdict_of(passes), text, largest, params.threshold)
@@ -117,15 +118,14 @@ def _routing_not_improving(params: RoutingNotImproving, case: Case, curve: Curve
         CriterionResult(
             "entropy_range",
             verdict_of(entropy_still),
-            f"entropy moved within {entropy:.3f} {over}; standing still is at most {params.entropy_range:.3f}",
+            f"entropy moved within {entropy:.3f} {over}; still is at most {params.entropy_range:.3f}",
             entropy,
             params.entropy_range,
         ),
         CriterionResult(
             "imbalance_range",
             verdict_of(balance_still),
-            f"imbalance moved within {balance:.3f} {over}; "
-            f"standing still is at most {params.imbalance_range:.3f}",
+            f"imbalance moved within {balance:.3f} {over}; still is at most {params.imbalance_range:.3f}",
             balance,
             params.imbalance_range,
         ),

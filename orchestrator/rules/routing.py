@@ -7,7 +7,7 @@ from orchestrator.protocol.report import Evaluation, Routing
 
 
 def is_moe(curve: Curve) -> bool:
-    """Whether the run has experts to route to: its reports show routing or a balance loss, or idle parameters.
+    """Whether the run has experts to route to: it reports routing, a balance loss or idle parameters.
 
     A single expert leaves nothing to route.
     """

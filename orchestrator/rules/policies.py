@@ -1,0 +1,102 @@
+"""A policy: a named, versioned document of criteria and limits, and what it amounts to for a plan."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field, ValidationError
+
+# Importing the modules of criteria enters them in the registry.
+from orchestrator.domain.errors import FieldError, Invalid
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules import criteria_compare, criteria_efficiency, criteria_health, criteria_stop
+from orchestrator.rules.criteria import Params
+from orchestrator.rules.criteria_compare import SameLoss
+from orchestrator.rules.criteria_health import HealthyRouting, NotDiverged
+from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, parse_node
+
+__all__ = ["Bands", "Policy", "policy_hash", "resolve_policy", "unable_to_fire"]
+
+REGISTERED_BY = (criteria_compare, criteria_efficiency, criteria_health, criteria_stop)
+
+
+class Bands(Params):
+    """Bounds of the parameter-matched verdict, in percent: `[0, excellent)`, `[excellent, good)`, ..."""
+
+    excellent_below: float = 3.0
+    good_below: float = 7.0
+    borderline_at_most: float = 10.0
+    fewer_parameters_from: float = 40.0
+    fewer_parameters_to: float = 60.0
+
+
+class Policy(Params):
+    """The criteria of a stop and of a promotion, and the guards and limits around them."""
+
+    name: str = Field(min_length=1, max_length=100)
+    version: int = Field(ge=1)
+    description: str = Field(default="", max_length=4000)
+
+    stop: Node
+    promote: Node
+    diverged: NotDiverged = NotDiverged()
+    unhealthy_routing: HealthyRouting = HealthyRouting()
+
+    tolerance: float = Field(default=1e-6, ge=0)
+    """A comparison passes at equality: floats within this of it count as equal."""
+    sigma: float | None = Field(default=None, ge=0)
+    """Seed noise in nats where the control has fewer than two seeds; null: not known, floors alone apply."""
+    interpolation_ratio: float = Field(default=2.0, ge=1)
+    """The later of two evaluations around a missing one is at most this many times the earlier."""
+    ties: SameLoss = SameLoss()
+    """Gate values this near to the best of their group are a tie."""
+    bands: Bands = Bands()
+
+
+def resolve_policy(source: str | JsonObject, known: Mapping[str, JsonObject]) -> Policy:
+    """The policy of that name, or the one that the document describes. Raises `Invalid` with the fields."""
+    if isinstance(source, str):
+        if source not in known:
+            message = f"there is no policy `{source}`; {did_you_mean(source, list(known))}"
+            raise Invalid([FieldError("policy", message)])
+        source = known[source]
+    document = dict(source)
+    problems: list[FieldError] = []
+    for field in ("stop", "promote"):
+        if field in document and (parse_node(document[field], f"policy.{field}", problems)) is None:
+            document[field] = {"any": []}  # named in `problems` already
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError as error:
+        problems.extend(field_errors(error, "policy", list(Policy.model_fields)))
+    if problems:
+        raise Invalid(problems)
+    return policy
+
+
+def policy_hash(policy: Policy) -> str:
+    """SHA-256 of the policy's canonical JSON: sorted keys, no spaces, every default filled in."""
+    document = policy.model_dump(mode="json")
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unable_to_fire(policy: Policy, stages: Sequence[tuple[str, int]], eval_every: int) -> list[str]:
+    """A sentence for each rule that cannot come true in a stage, for want of evaluations."""
+    warnings = []
+    for rule, node in (("stop", policy.stop), ("promote", policy.promote)):
+        needed = evaluations_needed(node)
+        if needed is None:
+            if rule == "promote":
+                warnings.append(f"the promote rule of policy {policy.name} never passes: its `any` is empty")
+            continue
+        gates = stages if rule == "stop" else stages[:-1]
+        for name, steps in gates:
+            count = steps // eval_every
+            if count < needed:
+                warnings.append(
+                    f"the {rule} rule of policy {policy.name} needs {needed} evaluations; with one every "
+                    f"{eval_every:,} steps a run has {count} at the end of {name} (step {steps:,}), "
+                    f"so it cannot fire in {name}"
+                )
+    return warnings
