@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 from orchestrator.domain.errors import AssayError
@@ -108,6 +109,12 @@ class WorkerState:
     kind: StateKind
     code: int | None = None
     reason: str = ""
+
+    @classmethod
+    def exited(cls, code: int) -> "WorkerState":
+        """Ended with an exit code, or minus the number of the signal that ended it."""
+        how = f"exit code {code}" if code >= 0 else f"ended by {Signals(-code).name}"
+        return cls(StateKind.EXITED, code, how)
 
     @property
     def is_over(self) -> bool:

@@ -1,6 +1,6 @@
 """An engine in memory that keeps every guarantee of the real ones, and breaks where a test tells it to.
 
-`FakeWorld` is the machine and what is left of it when the service restarts; several `FakeEngine`s may look at one.
+`FakeWorld` is the machine, which a restart of the service leaves as it is; several engines may look at one.
 """
 
 import signal
@@ -40,6 +40,8 @@ class FakeWorld:
 
     def __init__(self, *, starts_pending: bool = False, on_term: int | None = -signal.SIGTERM) -> None:
         self.workers: dict[str, FakeWorker] = {}
+        self.starts: list[str] = []
+        """The key of every worker ever started."""
         self.starts_pending = starts_pending
         self.on_term = on_term
         self.is_unreachable = False
@@ -52,7 +54,7 @@ class FakeWorld:
 
     def exit(self, key: str, code: int) -> None:
         """The worker ends by itself: with an exit code, or minus a signal's number."""
-        self._end(key, WorkerState(StateKind.EXITED, code, f"exit code {code}"))
+        self._end(key, WorkerState.exited(code))
 
     def lose(self, key: str) -> None:
         """The worker is gone, and nothing says how."""
@@ -110,6 +112,7 @@ class FakeEngine:
             self._refuse_unknown_slots(spec)
             is_done, fails = self._script()
             if is_done:
+                self.world.starts.append(key)
                 kind = StateKind.PENDING if self.world.starts_pending else StateKind.RUNNING
                 self.world.workers[key] = FakeWorker(spec, WorkerState(kind), on_term=self.world.on_term)
             if fails:

@@ -1,7 +1,5 @@
 """What the claims and /proc together say about one worker: its state, and the processes that are its."""
 
-import signal
-
 from orchestrator.engines import processes
 from orchestrator.engines.base import StateKind, WorkerState
 from orchestrator.engines.claims import Claims
@@ -24,18 +22,13 @@ def _look(claims: Claims, key: str) -> WorkerState:
         return _unsupervised(claims, key, "there is no record of it")
     code = claims.ending(key)
     if code is not None:
-        return _exited(code)
+        return WorkerState.exited(code)
     if claim.boot != processes.boot_id():
         return WorkerState(StateKind.LOST, reason="the machine was restarted")
     if processes.is_alive(claim.supervisor):
         return WorkerState(StateKind.RUNNING)
     code = claims.ending(key)  # it may have ended between the two looks
-    return _unsupervised(claims, key, "its supervisor is gone") if code is None else _exited(code)
-
-
-def _exited(code: int) -> WorkerState:
-    how = f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
-    return WorkerState(StateKind.EXITED, code, how)
+    return _unsupervised(claims, key, "its supervisor is gone") if code is None else WorkerState.exited(code)
 
 
 def _unsupervised(claims: Claims, key: str, reason: str) -> WorkerState:
