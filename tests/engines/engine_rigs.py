@@ -116,7 +116,8 @@ class LocalRig:
         """Nothing that this rig started is left."""
         engine = self.engine()
         for handle in engine.list_owned():
-            self.end(engine, handle)
+            if handle.data["pid"] != os.getpid():  # a claim that a test forged
+                self.end(engine, handle)
 
     def end(self, engine: Engine, handle: Handle) -> None:
         """The worker and all that it started are gone."""
