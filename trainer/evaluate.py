@@ -1,0 +1,34 @@
+"""The loss on the held-out tokens, in nats per token."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from trainer.data import Windows
+
+TOKENS_AT_ONCE = 8192
+LOGITS_AT_ONCE = 2**25  # 128 MB in fp32: what bounds the rows when the vocabulary is large
+
+
+@torch.no_grad()
+def evaluation_loss(model: nn.Module, windows: Sequence[Windows], vocab: int, device: torch.device) -> float:
+    """Mean negative log-likelihood over every target of `windows`; draws no random number."""
+    was_training = model.training
+    model.eval()
+    total, targets = 0.0, 0
+    for group in windows:
+        rows = _rows_at_once(group.shape[1] - 1, vocab)
+        for start in range(0, len(group), rows):
+            batch = torch.from_numpy(group[start : start + rows]).to(device)
+            inputs, expected = batch[:, :-1], batch[:, 1:]
+            logits = model(inputs).logits  # (B, T, V)
+            total += F.cross_entropy(logits.flatten(0, 1).float(), expected.flatten(), reduction="sum").item()
+            targets += expected.numel()
+    model.train(was_training)
+    return total / targets
+
+
+def _rows_at_once(length: int, vocab: int) -> int:
+    return max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // vocab) // length)

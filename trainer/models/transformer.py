@@ -1,0 +1,155 @@
+"""The language model: embeddings, a stack of pre-norm blocks, a head. GPT-2 in its details."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer.models.moe import MoeFeedForward, Router, Routing
+
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Output:
+    """Of one forward pass."""
+
+    logits: Tensor
+    """(B, T, V)"""
+    routings: list[Routing]
+    """One per application of a router; empty for a dense model."""
+
+
+class Stack(Protocol):
+    """What lies between the embeddings and the final norm."""
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, list[Routing]]: ...
+
+
+class Attention(nn.Module):
+    """Causal self-attention with biases."""
+
+    def __init__(self, width: int, heads: int, dropout: float, out_std: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = linear(width, 3 * width, INIT_STD)
+        self.out = linear(width, width, out_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = (
+            self.qkv(x).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        )  # (B, H, T, c)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        y = self.out(y.transpose(1, 2).reshape(b, t, c))
+        return F.dropout(y, self.dropout, self.training)
+
+
+class DenseFeedForward(nn.Module):
+    """`C -> F -> C` with GELU and biases."""
+
+    def __init__(self, width: int, inner: int, dropout: float, out_std: float) -> None:
+        super().__init__()
+        self.up = linear(width, inner, INIT_STD)
+        self.down = linear(inner, width, out_std)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(self.down(F.gelu(self.up(x), approximate="tanh")))
+        return y
+
+
+FeedForward = DenseFeedForward | MoeFeedForward
+
+
+class Norms(nn.Module):
+    """The two LayerNorms of a block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = nn.LayerNorm(width)
+        self.ffn = nn.LayerNorm(width)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward, each behind its norm and around a residual."""
+
+    def __init__(self, attention: Attention, ffn: FeedForward, norms: Norms) -> None:
+        super().__init__()
+        self.attention, self.ffn, self.norms = attention, ffn, norms
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing | None]:
+        return apply_block(x, self.attention, self.ffn, self.norms)
+
+
+def apply_block(
+    x: Tensor,
+    attention: Attention,
+    ffn: FeedForward,
+    norms: Norms,
+    unbound: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
+    router: Router | None = None,
+) -> tuple[Tensor, Routing | None]:
+    """One pre-norm block on (B, T, C), with parts that a recurrent stack may swap by depth."""
+    x = x + attention(norms.attention(x))
+    normed = norms.ffn(x)
+    if isinstance(ffn, MoeFeedForward):
+        y, routing = ffn(normed, unbound, router)
+        return x + y, routing
+    return x + ffn(normed), None
+
+
+class StackedBlocks(nn.Module):
+    """`n_layer` blocks, each with its own weights."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Routing]]:
+        routings = []
+        for block in self.blocks:
+            x, routing = block(x)
+            routings += [routing] if routing is not None else []
+        return x, routings
+
+
+class LanguageModel(nn.Module):
+    """Next-token logits from token ids."""
+
+    def __init__(
+        self, *, vocab: int, width: int, positions: int, dropout: float, tied: bool, stack: nn.Module
+    ) -> None:
+        super().__init__()
+        self.tokens = embedding(vocab, width)
+        self.positions = embedding(positions, width)
+        self.dropout = nn.Dropout(dropout)
+        self.stack = stack
+        self.norm = nn.LayerNorm(width)
+        self.head = None if tied else nn.Parameter(torch.randn(vocab, width) * INIT_STD)
+
+    def forward(self, ids: Tensor) -> Output:
+        """Logits (B, T, V) for `ids` (B, T)."""
+        at = torch.arange(ids.shape[1], device=ids.device)
+        x = self.dropout(self.tokens(ids) + self.positions(at))  # (B, T, C)
+        x, routings = self.stack(x)
+        head = self.tokens.weight if self.head is None else self.head
+        return Output(F.linear(self.norm(x), head), routings)
+
+
+def linear(inputs: int, outputs: int, std: float) -> nn.Linear:
+    """A linear layer with weights N(0, std) and zero bias."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding with weights N(0, 0.02)."""
+    layer = nn.utils.skip_init(nn.Embedding, rows, width)
+    nn.init.normal_(layer.weight, std=INIT_STD)
+    return layer

@@ -1,0 +1,223 @@
+"""Reports to the service: spooled first, then posted in order by a thread that never stops the training.
+
+The loop calls `emit`, `progress` and `directive`; none of them waits for the network.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any
+
+from orchestrator.protocol.assignment import Assignment
+from orchestrator.protocol.exit import ExitRecord
+from orchestrator.protocol.report import Answer, Directive, Heartbeat, Phase, Report
+from trainer.http import Response, ServiceConnection, Unreachable
+from trainer.spool import Spool
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 10.0
+FLUSH_SECONDS = 5.0
+TRANSIENT = (408, 425, 429)
+"""Besides 5xx: the same request may succeed later."""
+
+
+class Reporter:
+    """Spools and posts the reports of one attempt; keeps the newest answer for the loop to read."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._epoch = assignment.epoch
+        self._path = f"/v1/attempts/{assignment.attempt_id}"
+        self._spool = Spool(Path(assignment.directory) / "spool.jsonl")
+        self._interval = assignment.heartbeat_seconds
+        self._changed = Condition()
+        self._next = 1  # the sequence to send next
+        self._refused: set[int] = set()
+        self._rewound: set[int] = set()
+        self._phase = Phase.STARTING
+        self.step = 0
+        self._speed: float | None = None
+        self._directive: Directive | None = None
+        self._answers = 0
+        self._answered_at = monotonic()
+        self._hurried = False
+        self._closing = False
+        self.stale = False
+        """The service said that another attempt holds the lease."""
+        self._thread: Thread | None = None
+        if assignment.service is not None:
+            self._connection = ServiceConnection(assignment.service)
+            self._thread = Thread(target=self._run, name="reporter", daemon=True)
+            self._thread.start()
+
+    # --- the loop's side ----------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """There is a service to ask, whether or not it answers."""
+        return self._thread is not None
+
+    def emit(self, phase: Phase, step: int, **parts: Any) -> int:
+        """Spools a report and hands it to the sender; returns its sequence."""
+        with self._changed:
+            sequence = self._spool.last + 1
+            report = Report(epoch=self._epoch, sequence=sequence, phase=phase, step=step, **parts)
+            durable = bool(report.evaluations or report.checkpoints or report.exit)
+            self._spool.append(report, durable=durable)
+            self._phase, self.step = phase, step
+            self._changed.notify_all()
+            return sequence
+
+    def progress(self, step: int, tokens_per_second: float | None) -> None:
+        """What the next heartbeat says."""
+        self.step, self._speed = step, tokens_per_second
+
+    def directive(self) -> Directive | None:
+        """The newest directive; None before the first answer."""
+        return self._directive
+
+    def wait_for_answer(
+        self, sequence: int, interval: float, patience: float, interrupted: Callable[[], bool]
+    ) -> Directive | None:
+        """At a gate: the first directive given after report `sequence` arrived that is not to wait.
+
+        Asks every `interval` seconds. None when the service was silent for `patience` seconds, when
+        `interrupted`, or when the lease is another's.
+        """
+        usual, self._interval = self._interval, interval
+        with self._changed:
+            since = monotonic()
+            seen: int | None = None
+            try:
+                while not (
+                    self.stale or interrupted() or monotonic() - max(since, self._answered_at) > patience
+                ):
+                    if seen is None and self._next > sequence:
+                        seen = self._answers - (sequence not in self._refused)
+                    if seen is not None and self._answers > seen and self._directive is not None:
+                        if self._decided(self._directive):
+                            return self._directive
+                        seen = self._answers
+                    self._changed.wait(min(interval, 0.25))
+                return None
+            finally:
+                self._interval = usual
+
+    def close(self, record: ExitRecord) -> None:
+        """Spools the last report, waits a little for it to arrive, and leaves the rest in the spool."""
+        self.emit(Phase.ENDED, record.step, exit=record)
+        with self._changed:
+            if self._thread is not None and not self.stale:
+                self._hurried = True
+                self._changed.notify_all()
+                self._changed.wait_for(
+                    lambda: self.stale or self._next > self._spool.last, timeout=FLUSH_SECONDS
+                )
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
+        self._spool.close()
+
+    def _decided(self, directive: Directive) -> bool:
+        kind = directive.kind.value
+        return kind in ("stop", "yield") or (kind == "continue" and directive.target_step > self.step)
+
+    # --- the sender's side ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff, contact = FIRST_BACKOFF_SECONDS, monotonic()
+        while True:
+            with self._changed:
+                due = contact + self._interval - monotonic()
+                while not self._closing and self._next > self._spool.last and due > 0:
+                    self._changed.wait(min(due, self._interval))
+                    due = contact + self._interval - monotonic()
+                if self._closing or self.stale:
+                    return
+                sequence = self._next if self._next <= self._spool.last else None
+            try:
+                pause = self._post(sequence)
+                contact = monotonic()
+            except Unreachable as error:
+                log.warning("the service is out of reach, training goes on: %s", error)
+                pause = backoff
+            except Exception:
+                log.exception("reporting failed, training goes on")
+                pause = backoff
+            if pause is None:
+                backoff = FIRST_BACKOFF_SECONDS
+                continue
+            self._pause(max(pause, backoff))
+            backoff = min(LONGEST_BACKOFF_SECONDS, 2 * backoff)
+
+    def _post(self, sequence: int | None) -> float | None:
+        """Sends one report, or a heartbeat; seconds to wait before the same again, None when done."""
+        if sequence is None:
+            beat = Heartbeat(
+                epoch=self._epoch, phase=self._phase, step=self.step, tokens_per_second=self._speed
+            )
+            response = self._connection.post(f"{self._path}/heartbeat", beat.model_dump_json().encode())
+        else:
+            response = self._connection.post(f"{self._path}/reports", self._spool.read(sequence))
+        if response.status == 200:
+            return self._accept(Answer.model_validate_json(response.body), sequence)
+        if response.status in TRANSIENT or response.status >= 500:
+            log.warning("the service answered %d, asking again", response.status)
+            return response.retry_after or 0.0
+        self._refuse(response, sequence)
+        return None
+
+    def _accept(self, answer: Answer, sequence: int | None) -> None:
+        with self._changed:
+            if sequence is not None:
+                self._next = sequence + 1
+            self._rewind(answer.acknowledged)
+            self._directive, self._answered_at = answer.directive, monotonic()
+            self._answers += 1
+            self._changed.notify_all()
+
+    def _rewind(self, acknowledged: int) -> None:
+        """Goes back to the first report that the service lacks; once per place, so no hole can trap it."""
+        missing = [s for s in range(acknowledged + 1, self._next) if s not in self._refused]
+        if missing and missing[0] not in self._rewound:
+            self._rewound.add(missing[0])
+            log.info("the service lacks report %d, sending again from there", missing[0])
+            self._next = missing[0]
+        elif acknowledged >= self._next:
+            self._next = min(acknowledged, self._spool.last) + 1
+
+    def _refuse(self, response: Response, sequence: int | None) -> None:
+        with self._changed:
+            if response.status == 409 and _problem(response.body).endswith("stale_epoch"):
+                log.error("another attempt holds the lease: leaving")
+                self.stale = True
+            else:
+                what = "a heartbeat" if sequence is None else f"report {sequence} (kept in the spool)"
+                log.error(
+                    "the service refused %s with %d: %s", what, response.status, _problem(response.body)
+                )
+                if sequence is not None:
+                    self._refused.add(sequence)
+                    self._next = sequence + 1
+            self._changed.notify_all()
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            if not self._hurried:
+                self._changed.wait_for(lambda: self._closing or self._hurried, timeout=seconds)
+            else:
+                self._changed.wait_for(lambda: self._closing, timeout=min(seconds, FIRST_BACKOFF_SECONDS))
+
+
+def _problem(body: bytes) -> str:
+    """The `type` of a problem document, or its `code`; empty when the body is none."""
+    try:
+        problem = json.loads(body)
+        return str(problem.get("type") or problem.get("code") or "")
+    except (ValueError, AttributeError):
+        return ""

@@ -1,0 +1,44 @@
+"""Schedules: pure functions of the step and the horizon. Nothing here has state to save."""
+
+from math import cos, pi
+
+from trainer.config import MoeConfig, ScheduleConfig
+
+
+def warmup_steps(config: ScheduleConfig, horizon: int) -> int:
+    """Steps over which the rate rises; at least the first of them trains."""
+    return config.warmup_steps if config.warmup_steps is not None else round(config.warmup_frac * horizon)
+
+
+def learning_rate(config: ScheduleConfig, peak: float, step: int, horizon: int) -> float:
+    """The rate that step `step` (counted from 0) trains with; past the horizon, the last one."""
+    warmup = warmup_steps(config, horizon)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    final = config.final_lr_frac
+    progress = min(1.0, (step - warmup) / max(1, horizon - warmup))
+    if config.family == "constant":
+        return peak
+    if config.family == "linear":
+        return peak * (1 - (1 - final) * progress)
+    if config.family == "wsd":
+        return peak * (1 - (1 - final) * _decay_progress(step, horizon, config.decay_frac))
+    return peak * (final + (1 - final) * 0.5 * (1 + cos(pi * progress)))
+
+
+def aux_coefficient(config: MoeConfig, step: int, horizon: int) -> float:
+    """The balance loss's weight at `step`: start, held, then linear to the end, then held."""
+    if config.aux_loss_coef_end is None:
+        return config.aux_loss_coef
+    begin, end = config.aux_warmup_frac * horizon, config.aux_decay_end_frac * horizon
+    if step <= begin:
+        return config.aux_loss_coef
+    if step >= end:
+        return config.aux_loss_coef_end
+    share = (step - begin) / (end - begin)
+    return config.aux_loss_coef + share * (config.aux_loss_coef_end - config.aux_loss_coef)
+
+
+def _decay_progress(step: int, horizon: int, decay_frac: float) -> float:
+    begin = horizon * (1 - decay_frac)
+    return min(1.0, max(0.0, (step - begin) / max(1.0, horizon - begin)))

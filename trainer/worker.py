@@ -1,0 +1,113 @@
+"""One attempt, from its assignment to its exit record. Torch is imported only once the config is valid."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.protocol.assignment import Assignment
+from orchestrator.protocol.exit import ExitCode, ExitRecord
+from orchestrator.protocol.report import Identity, Phase
+from trainer.config import Config
+from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
+from trainer.problems import code_for
+from trainer.reporter import Reporter
+
+if TYPE_CHECKING:
+    from trainer.training import Training
+
+log = logging.getLogger(__name__)
+
+
+def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
+    """Trains as assigned. Whatever happens, `exit.json` says it, and the service is told if it listens."""
+    Path(assignment.directory).mkdir(parents=True, exist_ok=True)
+    reporter = Reporter(assignment)
+    try:
+        record = _train(assignment, reporter, interrupted)
+    except BaseException as error:
+        record = _account(error, reporter.step)
+    write_exit(Path(assignment.directory), record)
+    try:
+        reporter.close(record)
+    except OSError:
+        log.exception("the last report could not be spooled")
+    return record
+
+
+def write_exit(directory: Path, record: ExitRecord) -> None:
+    """`exit.json`, whole or not at all."""
+    building = directory / f".exit.{os.getpid()}.tmp"
+    try:
+        building.write_text(record.model_dump_json() + "\n")
+        building.replace(directory / "exit.json")
+    except OSError:
+        log.exception("exit.json could not be written")
+
+
+def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[], bool]) -> ExitRecord:
+    config = validate(assignment.config, with_source=False)
+
+    from trainer.data import open_data
+
+    data = open_data(config.data, config.sequence_length, Path(assignment.cache_directory))
+
+    import torch
+
+    from trainer.loop import Loop
+    from trainer.resume import resume
+    from trainer.training import Training
+
+    _set_up_torch(config, assignment.threads)
+    device = assignment.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    training = Training(config, data, seed=assignment.seed, horizon=assignment.horizon_step, device=device)
+    progress, notes = resume(assignment, training)
+    reporter.emit(
+        Phase.STARTING,
+        progress.step,
+        resumed_from_step=progress.step,
+        identity=_identity(config, training),
+        notes=tuple(notes),
+    )
+    log.info("training from step %d to %d on %s", progress.step, assignment.target_step, device)
+    return Loop(assignment, training, progress, reporter, interrupted).run()
+
+
+def _set_up_torch(config: Config, threads: int | None) -> None:
+    import torch
+
+    if (count := threads or config.train.threads) is not None:
+        torch.set_num_threads(count)
+    if config.train.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _identity(config: Config, training: "Training") -> Identity:
+    import platform
+
+    import torch
+
+    return Identity(
+        evaluation_set=training.data.evaluation_set,
+        tokenizer=training.data.tokenizer,
+        schedule_family=config.schedule.family,
+        horizon_step=training.horizon,
+        tokens_per_step=config.tokens_per_step,
+        parameters_total=parameters_total(config),
+        parameters_active=parameters_active(config),
+        flops_per_token=flops_per_token(config),
+        device=torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version(), "torch": str(torch.__version__)},
+    )
+
+
+def _account(error: BaseException, step: int) -> ExitRecord:
+    code = code_for(error)
+    if code is ExitCode.CRASHED:
+        log.error("crashed", exc_info=error)
+    else:
+        log.error("%s: %s", code.name, error)
+    return ExitRecord(code=code, message=f"{error}" or type(error).__name__, step=step)
