@@ -1,7 +1,7 @@
 """What is to be done now, from rows alone: `plan(snapshot)` returns actions and does nothing itself.
 
-It is asked at every tick and after every report that could change the answer, so it keeps no state between calls:
-what it asked for and what did not happen, it asks for again.
+It is asked at every tick and after every report that could change the answer, and keeps no state between calls:
+what it asked for and did not happen, it asks for again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -116,7 +116,7 @@ def _control_is_gone(view: ExperimentView) -> bool:
 
 
 def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
-    """Strictly in order: a run that needs more slots than are free is waited for, so that it is never starved."""
+    """Strictly in order: a run that needs more slots than are free is waited for, and so never starved."""
     free = snapshot.free_slots
     for view, run in _startable(snapshot):
         taken = take_slots(free, view.slots_per_run)
@@ -142,6 +142,6 @@ def _may_start(run: RunView, stage: StageRow, now: datetime) -> bool:
 
 
 def wanted_slots(experiments: Sequence[ExperimentView], now: datetime) -> int:
-    """Slots that runs would take now if there were any: what a worker waiting at a gate may have to yield to."""
+    """Slots that runs would take now if there were any: what a worker at a gate may have to yield to."""
     snapshot = Snapshot(tuple(experiments), (), now)
     return sum(view.slots_per_run for view, _ in _startable(snapshot))

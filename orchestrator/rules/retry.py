@@ -21,11 +21,14 @@ REASON_OF_CODE: dict[int, Reason] = {
     ExitCode.STALE_EPOCH: Reason.STALE_EPOCH,
 }
 
-FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.FINISHED, Reason.USER_STOPPED, Reason.STALE_EPOCH})
+FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH})
 """Ends that were asked for: the run goes on when it may, and nothing is counted."""
 
-COUNTED = frozenset({Reason.LOST, Reason.CRASHED, Reason.ENGINE_ERROR})
+COUNTED = frozenset({Reason.LOST, Reason.CRASHED, Reason.ENGINE_ERROR, Reason.FINISHED, Reason.USER_STOPPED})
+"""Breaks. `finished` and `user_stopped` are here too: a worker that says so of a run that is not over is wrong."""
 MOST_RESTARTS = 3
+MOST_IDLE = 5
+"""Attempts in a row that end without a step, for whatever reason, before the run is given up."""
 FIRST_DELAY = timedelta(seconds=2)
 LONGEST_DELAY = timedelta(minutes=5)
 
@@ -62,6 +65,8 @@ def after(history: Sequence[Ended]) -> Again | GiveUp:
     if not history:
         raise ValueError("no attempt has ended")
     last = history[-1]
+    if len(history) >= MOST_IDLE and all(ended.step == last.step for ended in history[-MOST_IDLE:]):
+        return GiveUp(f"{MOST_IDLE} attempts in a row came no further than step {last.step}")
     if last.reason in FREE:
         return Again()
     if last.reason is Reason.DIVERGED:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from orchestrator.domain.curves import Curve
 from orchestrator.domain.errors import Conflict
@@ -53,7 +53,6 @@ def add_evaluation(
     run_id: int,
     attempt_id: int,
     evaluation: Evaluation,
-    superseded: bool,
     now: datetime,
 ) -> None:
     loss, kind = split_number(evaluation.eval_loss)
@@ -66,15 +65,13 @@ def add_evaluation(
             eval_loss=loss,
             eval_loss_kind=kind,
             body=evaluation.model_dump(mode="json"),
-            superseded=superseded,
+            superseded=False,
             created_at=now,
         )
     )
 
 
-def add_points(
-    connection: Connection, *, run_id: int, attempt_id: int, batch: Sequence[Point], superseded: bool
-) -> None:
+def add_points(connection: Connection, *, run_id: int, attempt_id: int, batch: Sequence[Point]) -> None:
     """Stores the points that are not stored yet.
 
     Raises `Conflict` when the attempt has reported another value for the same step and name.
@@ -89,7 +86,7 @@ def add_points(
         if fresh.pop(key, number) != number:
             raise Conflict(f"another value is stored for step {key[1]} of this attempt's series")
     if fresh:
-        shared = {"run_id": run_id, "attempt_id": attempt_id, "superseded": superseded}
+        shared = {"run_id": run_id, "attempt_id": attempt_id, "superseded": False}
         rows = [
             {"metric_id": metric, "step": step, "value": value, "kind": kind, **shared}
             for (metric, step), (value, kind) in fresh.items()
@@ -126,14 +123,6 @@ def supersede(connection: Connection, *, run_id: int, attempt_id: int, after_ste
     for table in (evaluations, points):
         older = (table.c.run_id == run_id) & (table.c.attempt_id < attempt_id) & (table.c.step > after_step)
         connection.execute(update(table).where(older).values(superseded=True))
-
-
-def superseded_after(connection: Connection, *, run_id: int, attempt_id: int) -> int | None:
-    """The step past which reports of this attempt are already superseded by a newer attempt, or None."""
-    query = select(func.min(attempts.c.resumed_from_step)).where(
-        attempts.c.run_id == run_id, attempts.c.id > attempt_id
-    )
-    return connection.execute(query).scalar_one_or_none()
 
 
 def load_evaluations(

@@ -98,6 +98,22 @@ def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
     return connection.execute(query.values(**values)).rowcount == 1
 
 
+def unseen_ends(connection: Connection) -> list[AttemptRecord]:
+    """Attempts that the service ended while their worker may still be there: nobody saw it exit."""
+    query = select(attempts).where(
+        attempts.c.status == AttemptStatus.ENDED,
+        attempts.c.exit_code.is_(None),
+        attempts.c.handle.is_not(None),
+    )
+    return fetch(connection, query.order_by(attempts.c.id), AttemptRecord)
+
+
+def note_exit_code(connection: Connection, id_: int, code: int) -> None:
+    """How the worker of an ended attempt was seen to end."""
+    query = update(attempts).where(attempts.c.id == id_, attempts.c.exit_code.is_(None))
+    connection.execute(query.values(exit_code=code))
+
+
 def renew_leases(connection: Connection, expires_at: datetime) -> None:
     """Every open attempt gets at least this long: after a pause of the service nobody is lost at once."""
     query = update(attempts).where(attempts.c.status != AttemptStatus.ENDED)

@@ -1,0 +1,116 @@
+"""The end of an attempt: its slot is free, its epoch is over, and its run goes on, waits or fails."""
+
+import math
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.decisions import DecisionKind, Judgement
+from orchestrator.domain.evidence import Verdict
+from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
+from orchestrator.rules.retry import Again, Ended, GiveUp, after, reason_of
+from orchestrator.services.context import Context
+from orchestrator.store import experiments, journal, runs
+from orchestrator.store.records import AttemptRecord, RunRecord
+from orchestrator.store.reports import load_evaluations
+
+GOOD_WITHIN = 1.0
+"""Nats above its best within which a diverged run's checkpoint is taken to be sound."""
+
+
+def end_attempt(
+    connection: Connection,
+    context: Context,
+    attempt_id: int,
+    *,
+    code: int | None,
+    now: datetime,
+    message: str = "",
+    lost: bool = False,
+    engine_error: str = "",
+    reason: Reason | None = None,
+) -> None:
+    """Ends the attempt once; what follows for its run is the retry rule's word.
+
+    `code` None without `lost` or `engine_error` is an end that only the service knows of (`reason`).
+    """
+    attempt = runs.get_attempt(connection, attempt_id)
+    if attempt is None or attempt.status is AttemptStatus.ENDED:
+        return
+    if reason is None:
+        reason = Reason.LOST if lost else Reason.ENGINE_ERROR if engine_error else reason_of(code)
+    detail = message or engine_error or _detail(reason, code)
+    runs.change_attempt(
+        connection,
+        attempt_id,
+        status=AttemptStatus.ENDED,
+        ended_at=now,
+        exit_code=code,
+        reason=reason,
+        detail=detail,
+    )
+    run = runs.get_run(connection, attempt.run_id)
+    if run is not None and attempt.epoch == run.epoch:
+        _go_on(connection, run, reason, detail, now)
+    context.wake()
+
+
+def _detail(reason: Reason, code: int | None) -> str:
+    if reason is Reason.LOST:
+        return "the worker is gone and left no exit code"
+    return "" if code is None else f"the worker ended with exit code {code}"
+
+
+def _go_on(connection: Connection, run: RunRecord, reason: Reason, detail: str, now: datetime) -> None:
+    """A run at its gate keeps waiting there: its evaluation and checkpoint are safe. Others ask the rule."""
+    if run.status not in {RunStatus.STARTING, RunStatus.RUNNING}:
+        return
+    history = [_ended(attempt) for attempt in runs.attempts_of(connection, run.id) if attempt.reason]
+    following = after(history)
+    if isinstance(following, GiveUp):
+        fail_run(connection, run, reason, f"{detail}; {following.text}" if detail else following.text, now)
+    else:
+        _again(connection, run, reason, following, now)
+
+
+def _ended(attempt: AttemptRecord) -> Ended:
+    return Ended(Reason(attempt.reason or Reason.CRASHED), attempt.step)
+
+
+def _again(connection: Connection, run: RunRecord, reason: Reason, again: Again, now: datetime) -> None:
+    changes: dict[str, object] = {"status": RunStatus.PENDING, "not_before": now + again.delay}
+    if reason is Reason.DIVERGED:
+        changes["resume_at_most"] = last_good_step(connection, run)
+    runs.change_run(connection, run, **changes)
+    text = f"the attempt ended ({reason}) at step {run.step}; another follows from the newest checkpoint"
+    journal.add_event(connection, "retry", text, now=now, experiment_id=run.experiment_id, run_id=run.id)
+
+
+def last_good_step(connection: Connection, run: RunRecord) -> int:
+    """The newest checkpoint before the run's step where it was still near its best; 0 when there is none."""
+    measured = [evaluation for evaluation, _ in load_evaluations(connection, [run.id])[run.id]]
+    finite = [e for e in measured if math.isfinite(e.eval_loss)]
+    best = min((e.eval_loss for e in finite), default=math.inf)
+    near_best = {e.step for e in finite if e.eval_loss <= best + GOOD_WITHIN}
+    steps = [row.step for row in runs.checkpoints_of(connection, run.id)]
+    return max((step for step in steps if step < run.step and step in near_best), default=0)
+
+
+def fail_run(connection: Connection, run: RunRecord, reason: Reason, detail: str, now: datetime) -> None:
+    """The run is over, with a decision that says why."""
+    runs.change_run(connection, run, status=reason.status, reason=reason, detail=detail, ended_at=now)
+    experiment = experiments.get_experiment(connection, run.experiment_id)
+    stage = experiments.get_stages(connection, [run.experiment_id])[run.stage]
+    if experiment is None:
+        return
+    judgement = Judgement(DecisionKind.FAIL, reason, Verdict.FAIL, f"failed at step {run.step}: {detail}")
+    journal.add_decision(
+        connection,
+        key=f"run:{run.id}/{stage.name}/{run.step}/end-{run.epoch}",
+        experiment=experiment,
+        run_id=run.id,
+        stage=stage.name,
+        step=run.step,
+        judgement=judgement,
+        now=now,
+    )

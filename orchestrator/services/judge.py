@@ -1,0 +1,100 @@
+"""evaluation -> evidence -> decision row, and what the decision does to its run."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.curves import StageView, upto
+from orchestrator.domain.decisions import DecisionKind, Judgement
+from orchestrator.domain.lifecycle import Reason, RunStatus
+from orchestrator.protocol.report import Evaluation
+from orchestrator.rules.judge import judge_evaluation
+from orchestrator.rules.policies import Policy
+from orchestrator.services.context import Context
+from orchestrator.services.ending import end_attempt
+from orchestrator.services.lookup import need_experiment, need_run
+from orchestrator.store import experiments, journal, runs
+from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
+from orchestrator.store.reports import load_curves
+
+
+def stage_view(stage: StageRecord, stages: list[StageRecord]) -> StageView:
+    """The stage as the rules see it."""
+    return StageView(stage.name, stage.steps, is_last=stage.position == stages[-1].position)
+
+
+def judge(
+    connection: Connection,
+    context: Context,
+    run_id: int,
+    evaluation: Evaluation,
+    attempt_id: int,
+    now: datetime,
+) -> None:
+    """Decides on an evaluation that has just been stored, records the decision and applies it."""
+    run = need_run(connection, run_id)
+    if run.status.is_terminal:
+        return
+    experiment = need_experiment(connection, run.experiment_id)
+    stages = experiments.get_stages(connection, [experiment.id])
+    stage = stages[run.stage]
+    curve = upto(load_curves(connection, [run])[run.id], evaluation.step)
+    policy = Policy.model_validate(experiment.policy)
+    judgement = judge_evaluation(curve, stage=stage_view(stage, stages), policy=policy)
+    record(connection, experiment, run, stage, evaluation.step, judgement, now)
+    _apply(connection, context, run, judgement, attempt_id, now)
+
+
+def record(
+    connection: Connection,
+    experiment: ExperimentRecord,
+    run: RunRecord,
+    stage: StageRecord,
+    step: int,
+    judgement: Judgement,
+    now: datetime,
+    phase: str = "evaluation",
+) -> None:
+    """One row under the decision's natural key; a retry after divergence judges its steps anew."""
+    retried = "" if run.resume_at_most is None else f"-after-{run.resume_at_most}"
+    journal.add_decision(
+        connection,
+        key=f"run:{run.id}/{stage.name}/{step}/{phase}{retried}",
+        experiment=experiment,
+        run_id=run.id,
+        stage=stage.name,
+        step=step,
+        judgement=judgement,
+        now=now,
+    )
+
+
+def _apply(
+    connection: Connection,
+    context: Context,
+    run: RunRecord,
+    judgement: Judgement,
+    attempt_id: int,
+    now: datetime,
+) -> None:
+    if judgement.kind is DecisionKind.FAIL:
+        end_attempt(
+            connection,
+            context,
+            attempt_id,
+            code=None,
+            reason=Reason(judgement.reason),
+            message=judgement.text,
+            now=now,
+        )
+    elif judgement.kind is DecisionKind.STOP:
+        end_run(connection, run, Reason(judgement.reason), judgement.text, now)
+    elif judgement.kind is DecisionKind.HOLD:
+        runs.change_run(connection, run, status=RunStatus.AT_GATE)
+    elif judgement.reason == Reason.FINISHED:
+        end_run(connection, run, Reason.FINISHED, judgement.text, now)
+
+
+def end_run(connection: Connection, run: RunRecord, reason: Reason, detail: str, now: datetime) -> None:
+    """The run's terminal status is the reason's. Its worker hears of it with its next answer."""
+    runs.change_run(connection, run, status=reason.status, reason=reason, detail=detail, ended_at=now)

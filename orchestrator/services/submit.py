@@ -1,0 +1,142 @@
+"""spec -> experiment, stages, variants, runs. All of it is checked before anything is written."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.errors import Conflict, FieldError, Invalid
+from orchestrator.domain.expand import PlannedRun, Variant, expand_runs, expand_variants
+from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
+from orchestrator.domain.spec import ExperimentSpec, content_hash, parse_spec, spec_hash
+from orchestrator.domain.suggest import did_you_mean
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules.policies import Policy, policy_hash, resolve_policy
+from orchestrator.services.context import Context
+from orchestrator.store import experiments as store
+from orchestrator.store import journal
+from orchestrator.store.runs import add_run
+
+
+@dataclass(frozen=True)
+class CheckedPlan:
+    """A spec that can be run, with everything that follows from it."""
+
+    spec: ExperimentSpec
+    policy: Policy
+    variants: list[Variant]
+    runs: list[PlannedRun]
+
+
+def check_plan(context: Context, document: JsonObject) -> CheckedPlan:
+    """The plan of a spec. Raises `Invalid` with every field that is wrong."""
+    spec = parse_spec(document)
+    trainer = context.trainers.get(spec.trainer)
+    if trainer is None:
+        hint = did_you_mean(spec.trainer, context.trainers)
+        raise Invalid([FieldError("trainer", f"`{spec.trainer}` is not registered on this service{hint}")])
+    _check_slots(context, spec)
+    policy = resolve_policy(spec.policy, context.policies)
+    variants = expand_variants(spec, trainer.check)
+    return CheckedPlan(spec, policy, variants, expand_runs(spec, variants))
+
+
+def _check_slots(context: Context, spec: ExperimentSpec) -> None:
+    there = len(context.engine.slots())
+    if spec.resources.slots > there:
+        message = f"asks for {spec.resources.slots} and this machine has {there}: ask for at most {there}"
+        raise Invalid([FieldError("resources.slots", message)])
+
+
+def submit(context: Context, document: JsonObject, key: str | None = None) -> int:
+    """The id of the experiment. The same `key` and document again: the same id, and nothing new.
+
+    Raises `Invalid`, and `Conflict` when the key was used for another document.
+    """
+    body_hash = content_hash(document)
+    if key is not None and (known := _recall(context, key, body_hash)) is not None:
+        return known
+    checked = check_plan(context, document)
+    now = context.clock()
+    with context.database.write() as connection:
+        if key is not None and (twin := store.recall_key(connection, key)) is not None:
+            return _same_body(twin, body_hash)
+        experiment_id = _write(connection, checked, now)
+        if key is not None:
+            store.remember_key(
+                connection, key=key, body_sha256=body_hash, experiment_id=experiment_id, now=now
+            )
+    context.wake()
+    return experiment_id
+
+
+def _recall(context: Context, key: str, body_hash: str) -> int | None:
+    with context.database.read() as connection:
+        known = store.recall_key(connection, key)
+    return None if known is None else _same_body(known, body_hash)
+
+
+def _same_body(known: tuple[str, int], body_hash: str) -> int:
+    if known[0] != body_hash:
+        raise Conflict("this Idempotency-Key was used for another body: send a new key")
+    return known[1]
+
+
+def _write(connection: Connection, checked: CheckedPlan, now: datetime) -> int:
+    spec = checked.spec
+    experiment_id = store.add_experiment(
+        connection,
+        name=spec.name,
+        question=spec.question,
+        status=ExperimentStatus.RUNNING,
+        control=spec.control,
+        trainer=spec.trainer,
+        policy=checked.policy.model_dump(mode="json"),
+        policy_hash=policy_hash(checked.policy),
+        spec=spec.model_dump(mode="json"),
+        spec_hash=spec_hash(spec),
+        created_at=now,
+    )
+    for position, stage in enumerate(spec.stages):
+        store.add_stage(
+            connection,
+            experiment_id=experiment_id,
+            position=position,
+            name=stage.name,
+            steps=stage.steps,
+            status=StageStatus.WAITING if position else StageStatus.RUNNING,
+        )
+    _write_runs(connection, checked, experiment_id, now)
+    text = f"accepted: {len(checked.variants)} variants, {len(checked.runs)} runs, {len(spec.stages)} stages"
+    journal.add_event(connection, "accepted", text, now=now, experiment_id=experiment_id)
+    return experiment_id
+
+
+def _write_runs(connection: Connection, checked: CheckedPlan, experiment_id: int, now: datetime) -> None:
+    ids = {
+        variant.name: store.add_variant(
+            connection,
+            experiment_id=experiment_id,
+            name=variant.name,
+            is_control=variant.is_control,
+            stage=variant.stage,
+            overrides=variant.overrides,
+            config=variant.facts.config,
+            config_hash=variant.config_hash,
+            facts=variant.facts.model_dump(mode="json"),
+        )
+        for variant in checked.variants
+    }
+    for run in checked.runs:
+        add_run(
+            connection,
+            experiment_id=experiment_id,
+            variant_id=ids[run.variant],
+            seed=run.seed,
+            status=RunStatus.PENDING,
+            stage=run.stage,
+            step=0,
+            target_step=checked.spec.stages[run.stage].steps,
+            epoch=0,
+            created_at=now,
+        )
