@@ -1,6 +1,6 @@
 """What is to be done now, from rows alone: `plan(snapshot)` returns actions and does nothing itself.
 
-It is asked at every tick and after every report that could change the answer, and keeps no state between calls:
+Asked at every tick and after every report that could change the answer, it keeps no state between calls:
 what it asked for and did not happen, it asks for again.
 """
 

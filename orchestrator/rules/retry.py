@@ -25,7 +25,7 @@ FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH})
 """Ends that were asked for: the run goes on when it may, and nothing is counted."""
 
 COUNTED = frozenset({Reason.LOST, Reason.CRASHED, Reason.ENGINE_ERROR, Reason.FINISHED, Reason.USER_STOPPED})
-"""Breaks. `finished` and `user_stopped` are here too: a worker that says so of a run that is not over is wrong."""
+"""Breaks. `finished` and `user_stopped` too: a worker that says so of a run that is not over is wrong."""
 MOST_RESTARTS = 3
 MOST_IDLE = 5
 """Attempts in a row that end without a step, for whatever reason, before the run is given up."""

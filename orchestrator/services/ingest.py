@@ -77,7 +77,7 @@ def heartbeat(context: Context, attempt_id: int, beat: Heartbeat) -> Answer:
 def authorize(context: Context, attempt_id: int, token: str) -> None:
     """Passes when the token is this attempt's own. Raises `NotAllowed`."""
     with context.database.read() as connection:
-        attempt = runs.getneed_attempt(connection, attempt_id)
+        attempt = runs.get_attempt(connection, attempt_id)
     if attempt is None or attempt.token_hash != token_hash(token):
         raise NotAllowed("this token is not the one of this attempt")
 

@@ -63,10 +63,8 @@ def _close_gate(
     for run in entrants:
         judgement = outcome.judgements.get(run.id)
         if judgement is not None and not run.status.is_terminal:
-            if run.is_control and newcomers and judgement.kind is not DecisionKind.PROMOTE:
-                judgement = replace(
-                    judgement, kind=DecisionKind.PROMOTE, reason="control", text=CONTROL_GOES_ON
-                )
+            if run.is_control and newcomers:
+                judgement = replace(judgement, kind=DecisionKind.PROMOTE, reason="control", text=GOES_ON)
             record(connection, experiment, run, stage, stage.steps, judgement, now, phase="gate")
             _apply(connection, run, judgement, following, now)
     experiments.close_stage(connection, stage.id, conclusion=outcome.conclusion, now=now)

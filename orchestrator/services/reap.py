@@ -35,9 +35,8 @@ def reap(context: Context) -> None:
 
 
 def _poll(context: Context, attempts: Sequence[AttemptRecord]) -> dict[str, WorkerState]:
+    """Asked even of nobody: the engine also delivers the kills that are due when it is polled."""
     handles = [Handle.from_json(attempt.handle) for attempt in attempts if attempt.handle is not None]
-    if not handles:
-        return {}
     try:
         return context.engine.poll(handles)
     except EngineError:
@@ -96,9 +95,8 @@ def _bury(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
 
 
 def _killed(state: WorkerState) -> str:
-    return (
-        f"the worker was killed by signal {-state.code}" if state.code is not None and state.code < 0 else ""
-    )
+    by_signal = state.code is not None and state.code < 0
+    return f"the worker was killed: {state.reason or state.code}" if by_signal else ""
 
 
 def read_exit(directory: Path) -> ExitRecord | None:

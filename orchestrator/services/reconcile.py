@@ -1,4 +1,4 @@
-"""The tick: snapshot -> rules.plan -> actions applied. It takes over from rows whatever an earlier one left."""
+"""The tick: snapshot -> rules.plan -> actions applied. It takes up whatever an earlier one left."""
 
 from orchestrator.rules.plan import StartRun, plan
 from orchestrator.services.context import Context

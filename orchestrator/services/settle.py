@@ -1,4 +1,4 @@
-"""Gates and ends that are due: applied at every tick, and in the transaction of the report that makes them due."""
+"""Gates and ends that are due: applied at ticks, and in the transaction of the report that makes them due."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -63,7 +63,9 @@ def _view(
         status=experiment.status,
         slots_per_run=_slots_per_run(experiment),
         stages=tuple(
-            StageRow(s.position, s.name, s.status) for s in stages if s.experiment_id == experiment.id
+            StageRow(stage.position, stage.name, stage.status)
+            for stage in stages
+            if stage.experiment_id == experiment.id
         ),
         runs=tuple(
             RunView(run.id, run.variant, run.is_control, run.status, run.stage, run.not_before)
