@@ -1,0 +1,255 @@
+"""What is read: one model for each noun of the API. Times are UTC; numbers that are not finite travel as strings."""
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from orchestrator.protocol.report import Evaluation
+from orchestrator.protocol.wire import JsonObject
+
+T = TypeVar("T")
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings", protected_namespaces=())
+
+
+class Page(View, Generic[T]):
+    """One page of a list; `next_cursor` is None on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class PolicyName(View):
+    name: str
+    hash: str
+
+
+class StageView(View):
+    name: str
+    steps: int
+    status: str
+    closed_at: datetime | None
+    conclusion: str | None
+
+
+class ExperimentView(View):
+    id: str
+    name: str
+    question: str
+    status: str
+    conclusion: str | None
+    control: str
+    policy: PolicyName
+    spec: JsonObject
+    spec_hash: str
+    stages: list[StageView]
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class EvaluationView(Evaluation):
+    """An evaluation as it was reported, and the attempt that did."""
+
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, ser_json_inf_nan="strings", protected_namespaces=()
+    )
+
+    attempt: int
+
+
+class RunView(View):
+    id: str
+    experiment_id: str
+    variant: str
+    seed: int
+    is_control: bool
+    status: str
+    reason: str | None
+    detail: str | None
+    """The reason in a sentence."""
+    stage: str
+    step: int
+    target_step: int
+    attempts: int
+    params_total: int
+    params_active: int
+    flops_per_token: float
+    tokens_per_second: float | None
+    best_eval_loss: float | None
+    last_evaluation: EvaluationView | None
+    gap: float | None
+    """Last eval loss minus the control's at the same step; None where the control has none there."""
+    config: JsonObject
+    config_hash: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class AttemptView(View):
+    id: str
+    run_id: str
+    number: int
+    status: str
+    slots: list[str]
+    resumed_from_step: int | None
+    step: int
+    exit_code: int | None
+    reason: str | None
+    detail: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+class SeriesView(View):
+    """(step, value) of one metric, thinned evenly to at most `max_points`; first and last always kept."""
+
+    name: str
+    points: list[tuple[int, float]]
+    total: int
+    names: list[str]
+
+
+class CriterionView(View):
+    name: str
+    verdict: str
+    measured: float | None
+    threshold: float | None
+    text: str
+    parts: list["CriterionView"] = []
+
+
+class DecisionView(View):
+    id: str
+    experiment_id: str
+    run_id: str
+    variant: str
+    seed: int
+    stage: str
+    step: int
+    kind: str
+    reason: str
+    author: str
+    verdict: str
+    text: str
+    criteria: list[CriterionView]
+    evidence: JsonObject
+    policy: PolicyName
+    created_at: datetime
+
+
+class EventView(View):
+    id: int
+    kind: str
+    experiment_id: str | None
+    run_id: str | None
+    text: str
+    at: datetime
+
+
+class LogView(View):
+    text: str
+    next_offset: int
+
+
+class ComparePoint(View):
+    """One run at one step (or number of tokens) beside the control of the same seed."""
+
+    at: int
+    eval_loss: float
+    control_loss: float | None
+    gap: float | None
+    quality_drop_percent: float | None
+    """`100 * (loss / loss_control - 1)`."""
+    band: str | None
+    """Verdict band; only for 40-60% fewer parameters than the control."""
+    invalid: str | None
+    """Why the comparison is not sound, if it is not."""
+
+
+class CompareRow(View):
+    run_id: str
+    variant: str
+    seed: int
+    is_control: bool
+    status: str
+    params_total: int
+    params_active: int
+    points: list[ComparePoint]
+
+
+class CompareView(View):
+    experiment_id: str
+    control: str
+    axis: str
+    rows: list[CompareRow]
+
+
+class PlannedVariant(View):
+    name: str
+    stage: str
+    is_control: bool
+    overrides: JsonObject
+    config_hash: str
+    params_total: int
+    params_active: int
+    flops_per_token: float
+
+
+class PlannedStage(View):
+    name: str
+    steps: int
+    evaluations: int
+    """Of each run, within the stage."""
+    entrants: str
+    """Who enters, in words."""
+    most_runs: int
+    most_steps: int
+    """Training steps over all runs, if every place is taken."""
+
+
+class PlanView(View):
+    """The preview of a spec: nothing is written."""
+
+    name: str
+    control: str
+    policy: PolicyName
+    spec_hash: str
+    stages: list[PlannedStage]
+    variants: list[PlannedVariant]
+    seeds: list[int]
+    runs: int
+    most_steps: int
+    tokens_per_step: int
+    warnings: list[str]
+
+
+class SlotView(View):
+    id: str
+    kind: str
+    device: str
+    run_id: str | None
+    variant: str | None
+
+
+class PolicyView(View):
+    name: str
+    hash: str
+    document: dict[str, JsonValue]
+
+
+class ReportView(View):
+    """Everything about one experiment in one document."""
+
+    experiment: ExperimentView
+    stages: list[StageView]
+    runs: list["RunReport"]
+    decisions: list[DecisionView]
+    events: list[EventView]
+
+
+class RunReport(RunView):
+    evaluations: list[EvaluationView]
+    attempt_list: list[AttemptView]
