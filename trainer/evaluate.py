@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 from trainer.data import Windows
 
@@ -24,7 +24,9 @@ def evaluation_loss(model: nn.Module, windows: Sequence[Windows], vocab: int, de
             batch = torch.from_numpy(group[start : start + rows]).to(device)
             inputs, expected = batch[:, :-1], batch[:, 1:]
             logits = model(inputs).logits  # (B, T, V)
-            total += F.cross_entropy(logits.flatten(0, 1).float(), expected.flatten(), reduction="sum").item()
+            total += functional.cross_entropy(
+                logits.flatten(0, 1).float(), expected.flatten(), reduction="sum"
+            ).item()
             targets += expected.numel()
     model.train(was_training)
     return total / targets

@@ -52,7 +52,7 @@ def prepare(config: DataConfig, source: Source, folder: Path) -> None:
 
 
 def split(documents: Sequence[str], held_out_share: float) -> Documents:
-    """Whole blocks of neighbouring documents, spread over the text, are held out; the same on every machine."""
+    """Whole blocks of neighbouring documents, spread over the text, are held out. Draws no random number."""
     period = max(2, round(1 / held_out_share))
     if len(documents) < 2 * period:
         return _split_tail(documents, held_out_share)
@@ -75,7 +75,8 @@ def _build(config: DataConfig, source: Source, folder: Path) -> None:
     if not any(documents.train):
         raise DataProblem("data.source: the text is empty: give a file with text")
     tokenizer = make_tokenizer(config.tokenizer, documents.train)
-    dtype = np.dtype(np.uint16 if (config.tokenizer.vocab_size or 256) <= UINT16_IDS else np.uint32)
+    small = (config.tokenizer.vocab_size or 0) <= UINT16_IDS
+    dtype: np.dtype[np.unsignedinteger] = np.dtype(np.uint16) if small else np.dtype(np.uint32)
     meta = {
         "source": source.name,
         "tokenizer": tokenizer.name,
@@ -133,7 +134,7 @@ def _wikitext() -> Documents:
         raise _data_problem(
             error,
             "cannot get wikitext-103",
-            "run once with network (it is kept under HF_HOME), point HF_HOME at a machine's cache that has it, "
+            "run once with network (HF_HOME keeps it), point HF_HOME at a cache that has it, "
             "or set data.source to a local text file",
         ) from error
 

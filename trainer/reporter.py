@@ -165,7 +165,8 @@ class Reporter:
         else:
             response = self._connection.post(f"{self._path}/reports", self._spool.read(sequence))
         if response.status == 200:
-            return self._accept(Answer.model_validate_json(response.body), sequence)
+            self._accept(Answer.model_validate_json(response.body), sequence)
+            return None
         if response.status in TRANSIENT or response.status >= 500:
             log.warning("the service answered %d, asking again", response.status)
             return response.retry_after or 0.0

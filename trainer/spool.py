@@ -7,7 +7,7 @@ from orchestrator.protocol.report import Report
 
 
 class Spool:
-    """Appends reports and reads any of them back by sequence. Sequences count from 1 and go on after a restart."""
+    """Appends reports and reads any of them back by sequence, from 1; goes on after a restart."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

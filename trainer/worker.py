@@ -59,8 +59,8 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
     from trainer.resume import resume
     from trainer.training import Training
 
-    _set_up_torch(config, assignment.threads)
     device = assignment.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    _set_up_torch(config, assignment.threads, cuda=device == "cuda")
     training = Training(config, data, seed=assignment.seed, horizon=assignment.horizon_step, device=device)
     progress, notes = resume(assignment, training)
     reporter.emit(
@@ -74,12 +74,13 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
     return Loop(assignment, training, progress, reporter, interrupted).run()
 
 
-def _set_up_torch(config: Config, threads: int | None) -> None:
+def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:
     import torch
 
     if (count := threads or config.train.threads) is not None:
         torch.set_num_threads(count)
-    if config.train.deterministic:
+    # On CPU every operation used here is deterministic, and the call below imports the compiler: seconds.
+    if config.train.deterministic and cuda:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

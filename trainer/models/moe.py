@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 ExpertWeights = list[tuple[Tensor, Tensor, Tensor, Tensor]]
 """Per expert: w_in (C, F), b_in (F), w_out (F, C), b_out (C)."""
@@ -31,7 +31,7 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Weights (N, k) that sum to 1, experts (N, k), and the routing, for `x` (N, C)."""
-        probabilities = F.linear(x.float(), self.weight.float()).softmax(-1)  # (N, E)
+        probabilities = functional.linear(x.float(), self.weight.float()).softmax(-1)  # (N, E)
         top, experts = probabilities.topk(self.top_k, dim=-1)  # (N, k)
         counts = torch.bincount(experts.reshape(-1), minlength=probabilities.shape[-1])
         return top / top.sum(-1, keepdim=True), experts, Routing(probabilities, counts)
@@ -57,7 +57,7 @@ class Experts(nn.Module):
 def expert(x: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
     """One expert's output (n, C) for its tokens (n, C)."""
     w_in, b_in, w_out, b_out = weights
-    return torch.addmm(b_out, F.gelu(torch.addmm(b_in, x, w_in), approximate="tanh"), w_out)
+    return torch.addmm(b_out, functional.gelu(torch.addmm(b_in, x, w_in), approximate="tanh"), w_out)
 
 
 def mix_experts(
@@ -70,7 +70,7 @@ def mix_experts(
     n, k = experts.shape
     order = torch.argsort(experts.reshape(-1), stable=True)  # (N*k)
     rows = x.index_select(0, order // k)  # (N*k, C), grouped by expert
-    parts = rows.split(counts.tolist())
+    parts = torch.split_with_sizes(rows, counts.tolist())
     outputs = [expert(part, w) for part, w in zip(parts, unbound, strict=True) if part.shape[0]]
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(n * k, device=order.device)

@@ -1,8 +1,10 @@
 """One block applied `n_layer` times, with or without a sign of its depth."""
 
+from typing import cast
+
 from torch import Tensor, nn
 
-from trainer.models.moe import MoeFeedForward, Routing
+from trainer.models.moe import MoeFeedForward, Router, Routing
 from trainer.models.transformer import Block, FeedForward, Norms, apply_block, embedding
 
 
@@ -31,14 +33,18 @@ class RecurrentBlock(nn.Module):
             if self.depth_embedding is not None:
                 x = x + self.depth_embedding.weight[depth]
             own = self._ffn(depth)
-            router = self.routers[depth - 1] if depth and len(self.routers) else None
             weights = unbound if own is shared else None
-            x, routing = apply_block(x, self.block.attention, own, self._norms(depth), weights, router)
+            x, routing = apply_block(
+                x, self.block.attention, own, self._norms(depth), weights, self._router(depth)
+            )
             routings += [routing] if routing is not None else []
         return x, routings
 
     def _norms(self, depth: int) -> Norms:
-        return self.norms[depth - 1] if depth and len(self.norms) else self.block.norms
+        return cast(Norms, self.norms[depth - 1]) if depth and len(self.norms) else self.block.norms
+
+    def _router(self, depth: int) -> Router | None:
+        return cast(Router, self.routers[depth - 1]) if depth and len(self.routers) else None
 
     def _ffn(self, depth: int) -> FeedForward:
-        return self.ffns[depth - 1] if depth and len(self.ffns) else self.block.ffn
+        return cast(FeedForward, self.ffns[depth - 1]) if depth and len(self.ffns) else self.block.ffn

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from trainer.models.moe import MoeFeedForward, Router, Routing
 
@@ -43,9 +43,9 @@ class Attention(nn.Module):
             self.qkv(x).view(b, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         )  # (B, H, T, c)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        y = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         y = self.out(y.transpose(1, 2).reshape(b, t, c))
-        return F.dropout(y, self.dropout, self.training)
+        return functional.dropout(y, self.dropout, self.training)
 
 
 class DenseFeedForward(nn.Module):
@@ -58,7 +58,7 @@ class DenseFeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(self.down(F.gelu(self.up(x), approximate="tanh")))
+        y: Tensor = self.dropout(self.down(functional.gelu(self.up(x), approximate="tanh")))
         return y
 
 
@@ -137,12 +137,12 @@ class LanguageModel(nn.Module):
         x = self.dropout(self.tokens(ids) + self.positions(at))  # (B, T, C)
         x, routings = self.stack(x)
         head = self.tokens.weight if self.head is None else self.head
-        return Output(F.linear(self.norm(x), head), routings)
+        return Output(functional.linear(self.norm(x), head), routings)
 
 
 def linear(inputs: int, outputs: int, std: float) -> nn.Linear:
     """A linear layer with weights N(0, std) and zero bias."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
@@ -150,6 +150,6 @@ def linear(inputs: int, outputs: int, std: float) -> nn.Linear:
 
 def embedding(rows: int, width: int) -> nn.Embedding:
     """An embedding with weights N(0, 0.02)."""
-    layer = nn.utils.skip_init(nn.Embedding, rows, width)
+    layer = nn.Embedding(rows, width)
     nn.init.normal_(layer.weight, std=INIT_STD)
     return layer
