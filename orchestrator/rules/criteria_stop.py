@@ -67,7 +67,7 @@ def _near_flat_slope(params: NearFlatSlope, case: Case, curve: Curve) -> Criteri
     finite = [(float(step), loss) for step, loss in curve.train_loss if math.isfinite(loss)]
     now = curve.evaluations[-1].step if curve.evaluations else case.step
     window = max(params.window_steps, params.window_share * now)
-    inside = [p for p in trailing_mean(finite, params.smoothing) if now - window <= p[0] <= now]
+    inside = [p for p in trailing_mean(finite, params.smoothing) if now - window < p[0] <= now]
     if len(inside) < params.points:
         text = f"{len(inside)} train-loss points in the last {window:,.0f} steps; this takes {params.points}"
         return unknown(name, text, params.threshold)

@@ -6,28 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field, ValidationError
 
-# Importing the modules of criteria enters them in the registry.
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules import criteria_compare, criteria_efficiency, criteria_health, criteria_stop
+from orchestrator.rules.bands import Bands
 from orchestrator.rules.criteria import Params
 from orchestrator.rules.criteria_compare import SameLoss
 from orchestrator.rules.criteria_health import HealthyRouting, NotDiverged
 from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, parse_node
 
-__all__ = ["Bands", "Policy", "policy_hash", "resolve_policy", "unable_to_fire"]
-
 REGISTERED_BY = (criteria_compare, criteria_efficiency, criteria_health, criteria_stop)
-
-
-class Bands(Params):
-    """Bounds of the parameter-matched verdict, in percent: `[0, excellent)`, `[excellent, good)`, ..."""
-
-    excellent_below: float = 3.0
-    good_below: float = 7.0
-    borderline_at_most: float = 10.0
-    fewer_parameters_from: float = 40.0
-    fewer_parameters_to: float = 60.0
+"""Importing a module of criteria enters them in the registry: a new one is named here."""
 
 
 class Policy(Params):
