@@ -1,0 +1,113 @@
+"""A run in one go and the same run with a restart in the middle: bit for bit the same."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from trainer_rigs import (
+    evaluations,
+    exit_record,
+    finish,
+    make_assignment,
+    reports,
+    series,
+    start_work,
+    tiny_config,
+)
+
+from orchestrator.protocol.exit import ExitCode
+
+
+@pytest.mark.parametrize("kind", ["dense", "recurrent_shared_moe"])
+def test_a_restart_changes_no_bit(kind: str, tmp_path: Path, cache: Path) -> None:
+    common = {"config": tiny_config(kind), "horizon_step": 200, "eval_every": 40, "gate_steps": (100, 200)}
+    whole = make_assignment(tmp_path / "whole", cache, target_step=200, **common)
+    first = make_assignment(tmp_path / "first", cache, target_step=100, **common)
+    second = make_assignment(
+        tmp_path / "second", cache, target_step=200, attempt=2, resume_from=(str(tmp_path / "first"),), **common
+    )
+    running = start_work(whole)
+    finish(start_work(first))
+    finish(start_work(second))
+    finish(running)
+
+    for name in ("train_loss", "grad_norm", "learning_rate"):
+        parts = series(first.directory, name) | series(second.directory, name)
+        assert parts == series(whole.directory, name)
+        assert len(parts) == 200
+    parts_evaluated = evaluations(first.directory) | evaluations(second.directory)
+    whole_evaluated = evaluations(whole.directory)
+    assert list(parts_evaluated) == [40, 80, 100, 120, 160, 200]
+    timing = {"tokens_per_second", "wall_seconds", "peak_memory_bytes"}
+    for step, evaluation in parts_evaluated.items():
+        assert evaluation.model_dump(exclude=timing) == whole_evaluated[step].model_dump(exclude=timing)
+    assert evaluations(second.directory)[120].wall_seconds > evaluations(first.directory)[100].wall_seconds
+    assert reports(second.directory)[0].resumed_from_step == 100
+
+
+def test_sigterm_checkpoints_at_a_step_boundary_and_the_window_goes_on(tmp_path: Path, cache: Path) -> None:
+    config = tiny_config("recurrent_shared_moe", train={"log_every": 25})
+    common = {"config": config, "horizon_step": 100_000, "eval_every": 100_000}
+    long = make_assignment(tmp_path / "long", cache, target_step=100_000, **common)
+    process = start_work(long)
+    while not (spool := tmp_path / "long" / "spool.jsonl").exists() or '"train_loss"' not in spool.read_text():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGTERM)
+    finish(process, ExitCode.PREEMPTED)
+
+    step = exit_record(long.directory)["step"]
+    assert step > 0
+    assert reports(long.directory)[-2].checkpoints[0].step == step
+    assert reports(long.directory)[-1].exit is not None
+
+    ends = {"horizon_step": 100_000, "eval_every": step + 10, "config": config}
+    again = make_assignment(
+        tmp_path / "again", cache, target_step=step + 10, resume_from=(long.directory,), **ends
+    )
+    whole = make_assignment(tmp_path / "whole", cache, target_step=step + 10, **ends)
+    finish(start_work(again))
+    finish(start_work(whole))
+    mine, straight = evaluations(again.directory)[step + 10], evaluations(whole.directory)[step + 10]
+    assert (mine.train_loss, mine.eval_loss) == (straight.train_loss, straight.eval_loss)
+    assert mine.routing == straight.routing
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, cache: Path) -> None:
+    first = make_assignment(tmp_path / "first", cache)
+    finish(start_work(first))
+    newest = tmp_path / "first" / "checkpoints" / "step-00000020"
+    with (newest / "model.safetensors").open("r+b") as stream:
+        stream.seek(300)
+        stream.write(b"\xff\xff\xff\xff")
+
+    second = make_assignment(tmp_path / "second", cache, resume_from=(first.directory,))
+    finish(start_work(second))
+    opening = reports(second.directory)[0]
+    assert opening.resumed_from_step == 10
+    assert "step-00000020" in opening.notes[0]
+    assert evaluations(second.directory)[20].eval_loss == evaluations(first.directory)[20].eval_loss
+
+    for folder in newest.parent.iterdir():
+        (folder / "manifest.json").write_text("{")
+    third = make_assignment(tmp_path / "third", cache, resume_from=(first.directory,))
+    finish(start_work(third), ExitCode.CHECKPOINT_ERROR)
+    assert "step-00000010" in exit_record(third.directory)["message"]
+
+
+def test_an_older_step_is_resumed_from_when_told(tmp_path: Path, cache: Path) -> None:
+    first = make_assignment(tmp_path / "first", cache)
+    finish(start_work(first))
+    second = make_assignment(tmp_path / "second", cache, resume_from=(first.directory,), resume_at_most=19)
+    finish(start_work(second))
+    assert reports(second.directory)[0].resumed_from_step == 10
+
+
+def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tmp_path: Path, cache: Path) -> None:
+    first = make_assignment(tmp_path / "run", cache)
+    finish(start_work(first))
+    other = first.model_copy(update={"config": tiny_config(optimizer={"lr": 1e-3}), "target_step": 30})
+    finish(start_work(other), ExitCode.CONFIG_ERROR)
+    assert "optimizer.lr: 0.003 -> 0.001" in exit_record(first.directory)["message"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    finish(start_work(other))
