@@ -27,8 +27,8 @@ ASSIGNMENT_FILE = "assignment.json"
 def record_intent(connection: Connection, context: Context, action: StartRun, now: datetime) -> None:
     """Commits to start a run: from here on exactly one worker of this attempt will be there."""
     run = runs.get_run(connection, action.run_id)
-    if run is None or run.status is not RunStatus.PENDING:
-        return
+    if run is None or run.status is not RunStatus.PENDING or runs.live_attempt_of(connection, run.id):
+        return  # a worker that was told to stop may not be gone yet
     number = len(runs.attempts_of(connection, run.id)) + 1
     run_name = spell("run", run.id)
     runs.add_attempt(

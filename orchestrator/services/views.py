@@ -1,4 +1,4 @@
-"""What is read: one model for each noun of the API. Times are UTC; numbers that are not finite travel as strings."""
+"""What is read: one model for each noun of the API. Times are UTC; what is not finite travels as a string."""
 
 from datetime import datetime
 from typing import Generic, TypeVar

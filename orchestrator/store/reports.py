@@ -128,13 +128,14 @@ def supersede(connection: Connection, *, run_id: int, attempt_id: int, after_ste
 def load_evaluations(
     connection: Connection, run_ids: Sequence[int]
 ) -> dict[int, list[tuple[Evaluation, int]]]:
-    """For each run its evaluations with the attempt id, ascending by step, superseded ones left out."""
-    query = select(evaluations.c.run_id, evaluations.c.attempt_id, evaluations.c.body)
+    """For each run its evaluations with the attempt's number, ascending by step, superseded ones left out."""
+    query = select(evaluations.c.run_id, attempts.c.number, evaluations.c.body)
+    query = query.join(attempts, attempts.c.id == evaluations.c.attempt_id)
     query = query.where(evaluations.c.run_id.in_(run_ids), evaluations.c.superseded.is_(False))
     found: dict[int, dict[int, tuple[Evaluation, int]]] = {id_: {} for id_ in run_ids}
     for row in connection.execute(query.order_by(evaluations.c.step, evaluations.c.attempt_id)):
         evaluation = Evaluation.model_validate(row.body)
-        found[row.run_id][evaluation.step] = (evaluation, row.attempt_id)
+        found[row.run_id][evaluation.step] = (evaluation, row.number)
     return {id_: list(by_step.values()) for id_, by_step in found.items()}
 
 

@@ -35,6 +35,11 @@ def runs_of(connection: Connection, experiment_ids: Sequence[int]) -> list[RunRe
     return fetch(connection, query, RunRecord)
 
 
+def runs_by_id(connection: Connection, ids: Sequence[int]) -> dict[int, RunRecord]:
+    """Those of these runs that there are."""
+    return {run.id: run for run in fetch(connection, _runs().where(runs.c.id.in_(ids)), RunRecord)}
+
+
 def count_pending(connection: Connection) -> int:
     """Runs that want a slot."""
     query = select(func.count()).select_from(runs).where(runs.c.status == RunStatus.PENDING)

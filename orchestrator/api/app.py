@@ -1,0 +1,35 @@
+"""The application: routers, one error handler, and authentication for every route that is not health."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from orchestrator.api import decisions, experiments, health, problems, runs, workers
+from orchestrator.api.deps import require_person
+from orchestrator.api.limits import BodyLimit
+from orchestrator.services.context import Context
+
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "testserver")
+
+
+def create_app(
+    context: Context,
+    *,
+    token: str | None = None,
+    allowed_hosts: Sequence[str] = (),
+    body_limit: int = 16 * 2**20,
+) -> FastAPI:
+    """The API over a context. A browser on another page cannot reach it: hosts are listed, CORS is off."""
+    app = FastAPI(title="Assay", version=version("assay"), docs_url="/docs", redoc_url=None)
+    app.state.context = context
+    app.state.token = token
+    app.include_router(health.router)
+    app.include_router(workers.router)
+    for router in (experiments.router, runs.router, decisions.router):
+        app.include_router(router, dependencies=[Depends(require_person)])
+    problems.install(app)
+    app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL_HOSTS, *allowed_hosts])
+    return app

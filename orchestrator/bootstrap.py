@@ -1,0 +1,189 @@
+"""The composition root: settings -> database, clock, engine, app. The only reader of the wall clock."""
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import uvicorn
+from pydantic import ValidationError
+
+from orchestrator.api.app import create_app
+from orchestrator.domain.errors import AssayError, Busy
+from orchestrator.engines.local import LocalEngine
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.scheduler import Ticker
+from orchestrator.services.context import Context, Limits, Trainer
+from orchestrator.services.launch import extend_leases
+from orchestrator.services.reconcile import tick
+from orchestrator.settings import Settings, TrainerKind
+from orchestrator.store.database import Database
+from orchestrator.store.migrate import upgrade
+
+ADDRESS_FILE = "service.json"
+LOCK_FILE = "service.lock"
+
+log = logging.getLogger("assay")
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def configs_folder() -> Path:
+    """Where the configs lie: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def load_policies(folder: Path) -> Mapping[str, JsonObject]:
+    """Every policy document by its name."""
+    documents = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+    return {document["name"]: document for document in documents}
+
+
+def load_trainer(kind: TrainerKind) -> Trainer:
+    """The trainer kind with its check imported. Raises `ValueError` for an import path that names nothing."""
+    module, _, name = kind.check.partition(":")
+    try:
+        check = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"trainers: `{kind.check}` cannot be imported ({error})") from error
+    return Trainer(kind.argv, check)
+
+
+def build_context(settings: Settings, database: Database, address: str) -> Context:
+    """What the services are handed."""
+    home = settings.home.resolve()
+    return Context(
+        database=database,
+        engine=LocalEngine(home / "engine", settings.cpu_slots, settings.use_gpus, time.monotonic),
+        clock=utc_now,
+        new_token=partial(secrets.token_urlsafe, 32),
+        home=home,
+        address=lambda: address,
+        trainers={name: load_trainer(kind) for name, kind in settings.trainer_kinds().items()},
+        policies=load_policies(configs_folder() / "policies"),
+        limits=Limits(
+            lease=timedelta(seconds=settings.lease_seconds),
+            heartbeat_seconds=settings.heartbeat_seconds,
+            gate_wait_seconds=settings.gate_wait_seconds,
+            cancel_grace_seconds=settings.cancel_grace_seconds,
+        ),
+    )
+
+
+@contextmanager
+def only_service(home: Path) -> Iterator[None]:
+    """One service process a home. Raises `Busy` when another holds it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Busy(
+                f"another service works on {home}: stop it, or set ASSAY_HOME to another folder"
+            ) from None
+        yield
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The bound socket, before anything else is touched. Raises `Busy` when the port is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        where = f"{settings.host}:{settings.port}"
+        raise Busy(
+            f"cannot listen on {where} ({error.strerror}): set ASSAY_PORT, or 0 for a free port"
+        ) from None
+    return bound
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Workers outlive it and are adopted by the next one."""
+    if settings.is_exposed and not settings.token:
+        raise Busy(f"refusing to listen on {settings.host} without authentication: set ASSAY_TOKEN")
+    bound = listen(settings)
+    home = settings.home.resolve()
+    with bound, only_service(home):
+        database = Database(settings.resolved_database_url)
+        upgrade(database)
+        address = settings.url or _url(bound)
+        context = build_context(settings, database, address)
+        try:
+            _run(settings, context, bound, address)
+        finally:
+            context.engine.close()
+            database.close()
+
+
+def _run(settings: Settings, context: Context, bound: socket.socket, address: str) -> None:
+    ticker = Ticker(partial(tick, context), settings.tick_seconds, utc_now)
+    app = create_app(
+        replace(context, wake=ticker.wake),
+        token=settings.token,
+        allowed_hosts=settings.allowed_hosts,
+        body_limit=settings.body_limit_bytes,
+    )
+    extend_leases(context)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    file = context.home / ADDRESS_FILE
+    write_address(file, address)
+    log.info("serving on %s, data in %s", address, context.home)
+    ticker.start()
+    try:
+        uvicorn.Server(config).run(sockets=[bound])
+    finally:
+        ticker.stop()
+        file.unlink(missing_ok=True)
+
+
+def write_address(file: Path, address: str) -> None:
+    """Atomically: workers and the CLI read it at any time."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"url": address, "pid": os.getpid()}))
+    temporary.replace(file)
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{reachable}:{port}"
+
+
+def main() -> int:
+    """The exit code: 0 after a clean stop, 1 when it could not start, 2 for bad settings."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors():
+            field = "_".join(str(part) for part in item["loc"]).upper()
+            log.error("setting ASSAY_%s: %s (got %r)", field, item["msg"], item["input"])
+        return 2
+    try:
+        serve(settings)
+    except (AssayError, ValueError) as error:
+        log.error("%s", getattr(error, "detail", None) or error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

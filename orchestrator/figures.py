@@ -1,0 +1,97 @@
+"""Plotly figures: one definition for the report, the dashboard and notebooks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+INK = "#1f2933"
+GRID = "#e4e7eb"
+CONTROL = "#52606d"
+PALETTE = ("#0b69a3", "#d64545", "#2f8f5b", "#b8581e", "#7c4dbd", "#c19a00", "#0c8c95", "#a12d73")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run's curve: x in steps, y in the figure's unit."""
+
+    name: str
+    is_control: bool
+    x: Sequence[int]
+    y: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A decision on a curve: where, and the words to show there."""
+
+    kind: str
+    x: int
+    y: float
+    text: str
+
+
+SYMBOLS = {"promote": "triangle-up", "decline": "x", "stop": "square", "fail": "cross", "hold": "circle-open"}
+
+
+def learning_curves(
+    lines: Sequence[Line], gates: Sequence[tuple[str, int]], marks: Sequence[Mark], *, y_title: str
+) -> go.Figure:
+    """Curves over steps with the gates as vertical lines and the decisions as marks."""
+    figure = go.Figure()
+    for line, colour in zip(lines, _colours(lines), strict=True):
+        figure.add_scatter(
+            x=list(line.x),
+            y=list(line.y),
+            name=f"{line.name} (control)" if line.is_control else line.name,
+            mode="lines+markers",
+            marker={"size": 4},
+            line={"color": colour, "width": 2, "dash": "dash" if line.is_control else "solid"},
+        )
+    for kind in dict.fromkeys(mark.kind for mark in marks):
+        chosen = [mark for mark in marks if mark.kind == kind]
+        figure.add_scatter(
+            x=[mark.x for mark in chosen],
+            y=[mark.y for mark in chosen],
+            name=kind,
+            mode="markers",
+            text=[mark.text for mark in chosen],
+            hoverinfo="text",
+            marker={"symbol": SYMBOLS.get(kind, "circle"), "size": 11, "color": INK},
+        )
+    for name, step in gates:
+        figure.add_vline(x=step, line={"color": CONTROL, "width": 1, "dash": "dot"})
+        figure.add_annotation(
+            x=step, y=1, yref="paper", yanchor="bottom", text=name, showarrow=False, font={"size": 11}
+        )
+    return _styled(figure, "step", y_title)
+
+
+def gap_curves(lines: Sequence[Line], gates: Sequence[tuple[str, int]]) -> go.Figure:
+    """Eval loss minus the control's at the same step; below the line is better than the control."""
+    figure = learning_curves(lines, gates, (), y_title="gap to the control (nats)")
+    figure.add_hline(y=0, line={"color": INK, "width": 1})
+    return figure
+
+
+def _colours(lines: Sequence[Line]) -> list[str]:
+    """The control in grey; the others in a fixed order of colours."""
+    colours, place = [], 0
+    for line in lines:
+        colours.append(CONTROL if line.is_control else PALETTE[place % len(PALETTE)])
+        place += not line.is_control
+    return colours
+
+
+def _styled(figure: go.Figure, x_title: str, y_title: str) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        height=440,
+        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
+        legend={"orientation": "h", "y": -0.2},
+        xaxis={"title": x_title, "gridcolor": GRID},
+        yaxis={"title": y_title, "gridcolor": GRID},
+        hovermode="closest",
+    )
+    return figure

@@ -1,0 +1,56 @@
+"""APScheduler fires the tick; nothing is decided here."""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers.background import BackgroundScheduler
+
+log = logging.getLogger(__name__)
+
+
+class Ticker:
+    """Runs `tick` every `seconds`, and at once after `wake`. One tick at a time; no wake is lost."""
+
+    def __init__(self, tick: Callable[[], None], seconds: float, clock: Callable[[], datetime]) -> None:
+        self._tick = tick
+        self._clock = clock
+        self._asked = threading.Event()
+        self._scheduler = BackgroundScheduler(timezone="UTC")
+        self._job = self._scheduler.add_job(
+            self._fire,
+            "interval",
+            seconds=seconds,
+            next_run_time=clock(),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+
+    def start(self) -> None:
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._scheduler.start()
+
+    def wake(self) -> None:
+        """Asks for a tick now. While one runs, the next follows right after it."""
+        self._asked.set()
+        try:
+            self._job.modify(next_run_time=self._clock())
+        except JobLookupError:
+            log.debug("asked for a tick while the scheduler stops")
+
+    def stop(self) -> None:
+        """Lets the tick that runs come to its end."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
+
+    def _fire(self) -> None:
+        self._asked.clear()
+        try:
+            self._tick()
+        except Exception:
+            log.exception("a tick failed; the next one starts from the rows again")
+        if self._asked.is_set():
+            self.wake()

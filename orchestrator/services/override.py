@@ -1,0 +1,113 @@
+"""What a person decides: an author and a reason go with each, as with a decision of the rules."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.decisions import DecisionKind, Judgement
+from orchestrator.domain.errors import Conflict
+from orchestrator.domain.evidence import Verdict
+from orchestrator.domain.ids import spell
+from orchestrator.domain.lifecycle import ExperimentStatus, Reason, RunStatus, StageStatus
+from orchestrator.services.context import Context
+from orchestrator.services.judge import end_run
+from orchestrator.services.lookup import need_experiment, need_run
+from orchestrator.services.promote import end_experiment
+from orchestrator.services.settle import settle
+from orchestrator.store import experiments, journal, runs
+from orchestrator.store.records import ExperimentRecord, RunRecord
+
+
+def cancel_experiment(context: Context, id_: int, author: str, reason: str) -> None:
+    """Ends the experiment and every run in it. Cancelling a cancelled one changes nothing."""
+    with context.database.write() as connection:
+        experiment = need_experiment(connection, id_)
+        if experiment.status is ExperimentStatus.CANCELLED:
+            return
+        _refuse_ended(experiment)
+        now = context.clock()
+        conclusion = f"cancelled by {author}: {reason}" if reason else f"cancelled by {author}"
+        status = ExperimentStatus.CANCELLED
+        end_experiment(connection, experiment, status, conclusion, now, Reason.USER)
+    context.wake()
+
+
+def pause_experiment(context: Context, id_: int, author: str, reason: str) -> None:
+    """Starts no further worker for it; workers that are up go on to their gates."""
+    _set_status(context, id_, ExperimentStatus.PAUSED, f"paused by {author}: {reason}")
+
+
+def resume_experiment(context: Context, id_: int, author: str, reason: str) -> None:
+    _set_status(context, id_, ExperimentStatus.RUNNING, f"resumed by {author}: {reason}")
+    context.wake()
+
+
+def _set_status(context: Context, id_: int, status: ExperimentStatus, text: str) -> None:
+    with context.database.write() as connection:
+        experiment = need_experiment(connection, id_)
+        _refuse_ended(experiment)
+        if experiment.status is not status:
+            experiments.set_experiment_status(connection, id_, status)
+            journal.add_event(connection, status, text, now=context.clock(), experiment_id=id_)
+
+
+def _refuse_ended(experiment: ExperimentRecord) -> None:
+    if experiment.status.is_terminal:
+        raise Conflict(f"{spell('exp', experiment.id)} has ended ({experiment.status})")
+
+
+def stop_run(context: Context, id_: int, author: str, reason: str) -> None:
+    """Stops a run that has not ended; its checkpoint stays, so that it can be promoted later."""
+    with context.database.write() as connection:
+        run = need_run(connection, id_)
+        if run.status.is_terminal:
+            raise Conflict(f"{spell('run', id_)} has ended ({run.status})")
+        now = context.clock()
+        _record(connection, run, DecisionKind.STOP, Reason.USER_STOPPED, author, reason, now)
+        end_run(connection, run, Reason.USER_STOPPED, f"stopped by {author}: {reason}", now)
+        settle(connection, context)
+    context.wake()
+
+
+def promote_run(context: Context, id_: int, author: str, reason: str) -> None:
+    """Takes a stopped or declined run into the stage that is open now; it goes on from its checkpoint."""
+    with context.database.write() as connection:
+        run = need_run(connection, id_)
+        experiment = need_experiment(connection, run.experiment_id)
+        _refuse_ended(experiment)
+        if run.status is not RunStatus.STOPPED:
+            raise Conflict(
+                f"{spell('run', id_)} is {run.status}: only a stopped or declined run can be promoted"
+            )
+        stages = experiments.get_stages(connection, [experiment.id])
+        current = next(stage for stage in stages if stage.status is not StageStatus.CLOSED)
+        now = context.clock()
+        _record(connection, run, DecisionKind.PROMOTE, Reason.USER, author, reason, now)
+        target = {"stage": current.position, "target_step": current.steps}
+        runs.reopen_run(connection, run, **target)
+    context.wake()
+
+
+def _record(
+    connection: Connection,
+    run: RunRecord,
+    kind: DecisionKind,
+    reason: Reason,
+    author: str,
+    said: str,
+    now: datetime,
+) -> None:
+    experiment = need_experiment(connection, run.experiment_id)
+    stage = experiments.get_stages(connection, [experiment.id])[run.stage]
+    count = len(journal.list_decisions(connection, run_id=run.id, limit=10_000))
+    journal.add_decision(
+        connection,
+        key=f"run:{run.id}/{stage.name}/{run.step}/{author}-{count}",
+        experiment=experiment,
+        run_id=run.id,
+        stage=stage.name,
+        step=run.step,
+        judgement=Judgement(kind, reason, Verdict.INCONCLUSIVE, said or f"{author} gave no reason"),
+        now=now,
+        author=author,
+    )
