@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_builders import (
     CONFIRM,
@@ -285,6 +285,7 @@ def field_of(drawn: list[tuple[float, float, bool]]) -> list[Entrant]:
     return runs
 
 
+@settings(max_examples=60)
 @given(fields, rules, st.randoms(use_true_random=False))
 def test_the_order_of_runs_changes_nothing(drawn: Any, rule: PromoteRule, random: Any) -> None:
     runs = field_of(drawn)
@@ -293,6 +294,7 @@ def test_the_order_of_runs_changes_nothing(drawn: Any, rule: PromoteRule, random
     assert close_stage(runs, stage=SCREEN, promote=rule, policy=STAGE_GATE) == first
 
 
+@settings(max_examples=60)
 @given(fields, rules)
 def test_what_holds_of_every_gate(drawn: Any, rule: PromoteRule) -> None:
     runs = field_of(drawn)
