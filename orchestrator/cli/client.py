@@ -41,6 +41,9 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     def reconnect(self) -> None:
@@ -55,10 +58,9 @@ class Client:
         """The body as it is, for what is not JSON."""
         return self._send("GET", path, params=_given(params)).text
 
-    def items(self, path: str, **params: str | int | None) -> list[Json]:
-        """Every item of a list, over all of its pages."""
+    def items(self, path: str, cursor: str | None = None, **params: str | int | None) -> list[Json]:
+        """Every item of a list from `cursor` on, over all of its pages."""
         found: list[Json] = []
-        cursor: str | None = None
         while True:
             page = self.get(path, **params, limit=PAGE, cursor=cursor)
             found.extend(page["items"])
@@ -139,7 +141,7 @@ def _refusal(response: httpx.Response) -> Refused:
     errors = [error for error in problem.get("errors") or [] if isinstance(error, dict)]
     lines = [str(problem.get("title") or f"HTTP {response.status_code}")]
     detail = str(problem.get("detail") or "")
-    if detail and detail != "; ".join(_field_line(error) for error in errors):
+    if detail and not "; ".join(_field_line(error) for error in errors).startswith(detail):
         lines.append(detail)
     lines += [f"  {_field_line(error)}" for error in errors]
     if response.status_code == httpx.codes.UNAUTHORIZED:

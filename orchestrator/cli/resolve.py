@@ -23,8 +23,7 @@ def _newest(client: Client, text: str) -> Json:
         if not found:
             raise Unknown("there is no experiment yet: `assay submit FILE` makes one")
     else:
-        every = client.items("/v1/experiments", name=text)
-        found = [experiment for experiment in every if experiment["name"] == text]
+        found = client.get("/v1/experiments", name=text, limit=1)["items"]
         if not found:
             raise Unknown(f"there is no experiment named `{text}`: `assay ls` shows those that are")
     newest: Json = found[0]

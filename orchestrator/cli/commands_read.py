@@ -1,0 +1,149 @@
+"""The reading commands as typer sees them; `reads` does the work and is imported when one is called."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from orchestrator.cli.options import DETACHED, AsJson, EveryDecision, Exp, Run, Spec, Url
+
+
+def plan(file: Spec, url: Url = None, as_json: AsJson = False) -> None:
+    """Show what a spec would do. Writes nothing."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.plan(service, file, as_json)
+
+
+def ls(
+    status: Annotated[str | None, typer.Option(help="Only those.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Only those.", show_default=False)] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List experiments, newest first."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.ls(service, status, name, as_json)
+
+
+def status(experiment: Exp, url: Url = None, as_json: AsJson = False) -> None:
+    """Show where an experiment, its stages and its runs stand."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.status(service, experiment, as_json)
+
+
+def watch(experiment: Exp, url: Url = None, every: EveryDecision = False, as_json: AsJson = False) -> None:
+    """Follow an experiment to its end. Ctrl-C leaves it running."""
+    watch_to_the_end(experiment, url, every=every, as_json=as_json)
+
+
+def watch_to_the_end(experiment: str, url: str | None, *, every: bool, as_json: bool) -> None:
+    """Exits with 1 unless the experiment succeeded."""
+    from orchestrator.cli import client, output, reads
+
+    try:
+        with client.connect(url) as service:
+            ended = reads.watch(service, experiment, every, as_json)
+    except KeyboardInterrupt:
+        if not as_json:
+            output.say(f"it goes on without you; come back with: assay watch {experiment}")
+        raise typer.Exit(DETACHED) from None
+    if ended["status"] != "succeeded":
+        raise typer.Exit(1)
+
+
+def why(run: Run, url: Url = None, as_json: AsJson = False) -> None:
+    """Tell a run's story: every decision on it and what it rests on, latest first."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.why(service, run, as_json)
+
+
+def decisions(
+    experiment: Exp,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="continue, stop, promote, decline, hold or fail.", show_default=False),
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what was decided, oldest first."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.decisions(service, experiment, kind, as_json)
+
+
+def compare(
+    experiment: Exp,
+    axis: Annotated[Literal["step", "tokens"], typer.Option(help="What is held equal.")] = "step",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare every run with the control at matched points."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.compare(service, experiment, axis, as_json)
+
+
+def runs(experiment: Exp, url: Url = None, as_json: AsJson = False) -> None:
+    """List the runs of an experiment."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.runs(service, experiment, as_json)
+
+
+def logs(
+    run: Run,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Until the run has ended.")] = False,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the output of a run's workers."""
+    from orchestrator.cli import client, reads
+
+    try:
+        with client.connect(url) as service:
+            reads.logs(service, run, follow, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(DETACHED) from None
+
+
+def report(
+    experiment: Exp,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default=False)] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.json and report.html."""
+    from orchestrator.cli import client, reads
+
+    if out is None and not as_json:
+        raise typer.BadParameter("say where to write: --out DIR (or --json to print it)")
+    with client.connect(url) as service:
+        reads.report(service, experiment, out, as_json)
+
+
+def policies(url: Url = None, as_json: AsJson = False) -> None:
+    """List the policies that a spec may name."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.policies(service, as_json)
+
+
+def slots(url: Url = None, as_json: AsJson = False) -> None:
+    """List the slots of the machine and who holds them."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.slots(service, as_json)

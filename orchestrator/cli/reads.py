@@ -1,0 +1,139 @@
+"""The reading commands: ask the service, show the answer."""
+
+from pathlib import Path
+from threading import Event
+
+from orchestrator.cli import tables
+from orchestrator.cli.client import Client, Json
+from orchestrator.cli.files import read_spec
+from orchestrator.cli.output import console, print_plain, put, put_json, say
+from orchestrator.cli.progress import ENDED
+from orchestrator.cli.resolve import experiment_id, run_id
+from orchestrator.cli.story import story
+from orchestrator.cli.watch import POLL_SECONDS, follow, look_at
+
+RUN_ENDED = ENDED | {"stopped"}
+
+
+def page(items: list[Json]) -> Json:
+    """A list whose pages have all been read, as the API would say it."""
+    return {"items": items, "next_cursor": None}
+
+
+def plan(client: Client, file: Path, as_json: bool) -> None:
+    put(client.post("/v1/plans", read_spec(file)), as_json, tables.plan)
+
+
+def ls(client: Client, status: str | None, name: str | None, as_json: bool) -> None:
+    found = client.items("/v1/experiments", status=status, name=name)
+    put(page(found), as_json, lambda shown: tables.experiments(shown["items"]))
+
+
+def status(client: Client, experiment: str, as_json: bool) -> None:
+    found = client.get(f"/v1/experiments/{experiment_id(client, experiment)}")
+    runs = [] if as_json else client.items(f"/v1/experiments/{found['id']}/runs")
+    put(found, as_json, lambda shown: tables.experiment(shown, runs))
+
+
+def runs(client: Client, experiment: str, as_json: bool) -> None:
+    found = client.items(f"/v1/experiments/{experiment_id(client, experiment)}/runs")
+    put(page(found), as_json, lambda shown: tables.run_table(shown["items"]))
+
+
+def why(client: Client, run: str, as_json: bool) -> None:
+    id_ = run_id(client, run)
+    found = client.get(f"/v1/runs/{id_}")
+    decisions = client.items("/v1/decisions", run_id=id_)
+    events = [] if as_json else _events(client, found["experiment_id"], id_)
+    put(page(decisions), as_json, lambda shown: story(found, shown["items"], events))
+
+
+def _events(client: Client, experiment: str, run: str) -> list[Json]:
+    """What happened to one run. This list goes on from `after`, the id of the last event seen."""
+    found: list[Json] = []
+    after = 0
+    while items := client.get(f"/v1/experiments/{experiment}/events", after=after, limit=500)["items"]:
+        found += [event for event in items if event["run_id"] == run]
+        after = items[-1]["id"]
+    return found
+
+
+def decisions(client: Client, experiment: str, kind: str | None, as_json: bool) -> None:
+    found = client.items("/v1/decisions", experiment_id=experiment_id(client, experiment), kind=kind)
+    put(page(found), as_json, lambda shown: tables.decisions(shown["items"]))
+
+
+def compare(client: Client, experiment: str, axis: str, as_json: bool) -> None:
+    id_ = experiment_id(client, experiment)
+    put(client.get(f"/v1/experiments/{id_}/compare", axis=axis), as_json, tables.comparison)
+
+
+def policies(client: Client, as_json: bool) -> None:
+    put(page(client.items("/v1/policies")), as_json, lambda shown: tables.policies(shown["items"]))
+
+
+def slots(client: Client, as_json: bool) -> None:
+    put(page(client.items("/v1/slots")), as_json, lambda shown: tables.slots(shown["items"]))
+
+
+def logs(client: Client, run: str, follow_on: bool, as_json: bool) -> None:
+    """The whole log; with `follow_on` until the run has ended and nothing more comes."""
+    id_, offset = run_id(client, run), 0
+    while True:
+        may_grow = follow_on and client.get(f"/v1/runs/{id_}")["status"] not in RUN_ENDED
+        chunk = client.get(f"/v1/runs/{id_}/logs", offset=offset)
+        if chunk["text"]:
+            put_json(chunk, lines=True) if as_json else print_plain(chunk["text"], end="")
+        elif not may_grow:
+            return
+        else:
+            Event().wait(POLL_SECONDS)
+        offset = chunk["next_offset"]
+
+
+def report(client: Client, experiment: str, out: Path | None, as_json: bool) -> None:
+    id_ = experiment_id(client, experiment)
+    if as_json:
+        put_json(client.get(f"/v1/experiments/{id_}/report", format="json"))
+    if out is not None:
+        for file in write_report(client, id_, out):
+            if not as_json:
+                say(f"wrote {file}")
+
+
+def write_report(client: Client, experiment: str, out: Path) -> list[Path]:
+    """`report.json` and `report.html` in `out`: the paths written."""
+    written = []
+    out.mkdir(parents=True, exist_ok=True)
+    for ending in ("json", "html"):
+        text = client.text(f"/v1/experiments/{experiment}/report", format=ending)
+        written.append(write_text(out / f"report.{ending}", text))
+    return written
+
+
+def write_text(file: Path, text: str) -> Path:
+    """The file, whole or as it was before."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    return temporary.replace(file)
+
+
+def watch(client: Client, experiment: str, every: bool, as_json: bool) -> Json:
+    """The experiment as it ended."""
+    id_ = experiment_id(client, experiment)
+    return watch_json(client, id_, every) if as_json else follow(client, id_, console(), every=every)
+
+
+def watch_json(client: Client, experiment: str, every: bool) -> Json:
+    """Each decision on a line as it falls, then the experiment."""
+    after: str | None = None
+    while True:
+        look = look_at(client, experiment, after)
+        for decision in look.decisions:
+            if every or decision["kind"] != "continue":
+                put_json(decision, lines=True)
+            after = decision["id"]
+        if look.has_ended:
+            put_json(look.experiment, lines=True)
+            return look.experiment
+        Event().wait(POLL_SECONDS)

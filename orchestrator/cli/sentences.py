@@ -1,0 +1,116 @@
+"""JSON of the API as words: numbers, times, decisions and criteria. Pure; plain text without styles."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from orchestrator.cli.client import Json
+
+NOTHING = "–"
+DONE = {
+    "promote": "promoted",
+    "decline": "declined",
+    "stop": "stopped",
+    "hold": "holds",
+    "fail": "failed",
+    "continue": "goes on",
+}
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "invalid": "!"}
+STYLES = {
+    "promote": "green",
+    "decline": "yellow",
+    "stop": "yellow",
+    "fail": "red",
+    "pass": "green",
+    "succeeded": "green",
+    "running": "cyan",
+    "at_gate": "blue",
+    "stopped": "yellow",
+    "paused": "yellow",
+    "failed": "red",
+    "cancelled": "magenta",
+    "inconclusive": "yellow",
+    "invalid": "magenta",
+}
+
+
+def number(value: object, spec: str = ".3f") -> str:
+    """A number in the form of `spec`; what is not finite comes as a word and stays one."""
+    if value is None:
+        return NOTHING
+    return format(value, spec) if isinstance(value, int | float) else str(value)
+
+
+def short(value: object) -> str:
+    """A large number in few signs: 950, 12.3k, 4.56M."""
+    if not isinstance(value, int | float):
+        return number(value)
+    for limit, letter, size in ((999.5e6, "G", 1e9), (999.5e3, "M", 1e6), (999.5, "k", 1e3)):
+        if abs(value) >= limit:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0:42`, `1:02:03`."""
+    if seconds is None:
+        return NOTHING
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def when(text: str | None) -> str:
+    """An RFC 3339 time to the minute, in UTC."""
+    if text is None:
+        return NOTHING
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def run_name(run: Json, *, several_seeds: bool) -> str:
+    """The variant, with its seed where there is more than one: as EXP/variant/seed is typed."""
+    return f"{run['variant']}/{run['seed']}" if several_seeds else str(run["variant"])
+
+
+def has_several_seeds(runs: list[Json]) -> bool:
+    return len({run["seed"] for run in runs}) > 1
+
+
+def decision_head(decision: Json) -> str:
+    """`aux-0.0 promoted at step 1,000 (screen)`, with the author where it is a person."""
+    done = DONE.get(decision["kind"], decision["kind"])
+    by = "" if decision["author"] == "policy" else f" by {str(decision['author']).removeprefix('user:')}"
+    seed = f"/{decision['seed']}" if decision.get("seed") else ""
+    return f"{decision['variant']}{seed} {done} at step {decision['step']:,} ({decision['stage']}){by}"
+
+
+def decision_sentence(decision: Json) -> str:
+    return f"{decision_head(decision)}: {decision['text']}"
+
+
+def why_in_short(run: Json) -> str:
+    """The reason of a run's status as one sentence."""
+    if run.get("detail"):
+        return str(run["detail"])
+    if run.get("reason"):
+        return str(run["reason"]).replace("_", " ")
+    return f"{run['status'].replace('_', ' ')}, step {run['step']:,} of {run['target_step']:,}"
+
+
+def criterion_lines(criterion: Json, depth: int = 0) -> Iterator[tuple[int, str, str]]:
+    """(depth, verdict, sentence) of a criterion and, below it, of its parts."""
+    parts = criterion.get("parts") or []
+    text = _rule_sentence(criterion) if parts else str(criterion["text"])
+    yield depth, criterion["verdict"], f"{criterion['name'].replace('_', ' ')}: {text}"
+    for part in parts:
+        yield from criterion_lines(part, depth + 1)
+
+
+def _rule_sentence(criterion: Json) -> str:
+    """What a rule needs, without the sentences of its parts: those follow on their own lines."""
+    head = str(criterion["text"]).split(":", 1)[0]
+    needs = {
+        "all of": "needs all of these",
+        "any of": "needs any of these",
+        "not": "needs the opposite of this",
+    }
+    return needs.get(head, head)

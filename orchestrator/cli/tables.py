@@ -1,0 +1,217 @@
+"""What the reading commands show, as rich renderables made from the API's JSON."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.client import Json
+from orchestrator.cli.sentences import (
+    DONE,
+    NOTHING,
+    STYLES,
+    has_several_seeds,
+    number,
+    run_name,
+    short,
+    when,
+    why_in_short,
+)
+
+
+def styled(word: str) -> Text:
+    """A status, kind or verdict in its colour."""
+    return Text(word.replace("_", " "), style=STYLES.get(word, ""))
+
+
+def table(*columns: str, wide: str | None = None, right: Sequence[str] = ()) -> Table:
+    """A table without a frame. `wide` is the column that wraps; numbers stand on the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        wraps = name == wide
+        made.add_column(
+            name,
+            justify="right" if name in right else "left",
+            overflow="fold" if wraps else "ellipsis",
+            no_wrap=not wraps,
+            ratio=1 if wraps else None,
+        )
+    return made
+
+
+def experiments(items: Iterable[Json]) -> RenderableType:
+    made = table("id", "name", "status", "stage", "created", "conclusion")
+    for item in items:
+        open_stages = [stage["name"] for stage in item["stages"] if stage["status"] in ("running", "judging")]
+        made.add_row(
+            item["id"],
+            Text(item["name"]),
+            styled(item["status"]),
+            open_stages[0] if open_stages else NOTHING,
+            when(item["created_at"]),
+            Text(item["conclusion"] or ""),
+        )
+    return made if made.row_count else Text("there is no experiment yet: `assay submit FILE` makes one")
+
+
+def experiment(item: Json, runs: list[Json]) -> RenderableType:
+    """One experiment: what it asks, where its stages are, how its runs do."""
+    head = Text.assemble((item["name"], "bold"), f"  {item['id']}  ", styled(item["status"]))
+    about = [
+        Text(item["question"]),
+        Text(f"control {item['control']}, policy {item['policy']['name']} ({item['policy']['hash'][:12]})"),
+        Text(f"created {when(item['created_at'])} UTC, ended {when(item['ended_at'])}"),
+        Text(item["conclusion"] or "", style="bold"),
+    ]
+    return Group(
+        head,
+        *(line for line in about if line.plain),
+        Text(),
+        _stages(item["stages"]),
+        Text(),
+        run_table(runs),
+    )
+
+
+def _stages(stages: Iterable[Json]) -> Table:
+    made = table("stage", "steps", "status", "outcome", wide="outcome", right=("steps",))
+    for stage in stages:
+        outcome = Text(stage.get("conclusion") or "")
+        made.add_row(stage["name"], f"{stage['steps']:,}", styled(stage["status"]), outcome)
+    return made
+
+
+def run_table(runs: list[Json]) -> Table:
+    """Where every run stands: stage, step, last eval loss and its gap to the control."""
+    columns = ("run", "variant", "stage", "step", "eval loss", "gap", "status")
+    made = table(*columns, right=("step", "eval loss", "gap"))
+    several = has_several_seeds(runs)
+    for run in runs:
+        made.add_row(
+            run["id"],
+            Text(run_name(run, several_seeds=several), style="bold" if run["is_control"] else ""),
+            run["stage"],
+            f"{run['step']:,}",
+            number((run["last_evaluation"] or {}).get("eval_loss")),
+            "control" if run["is_control"] else number(run["gap"], "+.3f"),
+            styled(run["status"]),
+        )
+    return made
+
+
+def closing(runs: list[Json]) -> RenderableType:
+    """The end of an experiment: the table of its runs, then why each stands where it does."""
+    several = has_several_seeds(runs)
+    reasons = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    reasons.add_column(no_wrap=True)
+    reasons.add_column(ratio=1)
+    for run in runs:
+        name = Text(run_name(run, several_seeds=several), style="bold" if run["is_control"] else "")
+        reasons.add_row(name, Text(why_in_short(run)))
+    return Group(run_table(runs), Text(), Text("why", style="bold"), reasons)
+
+
+def decisions(items: Iterable[Json]) -> RenderableType:
+    made = table("id", "stage", "step", "variant", "decision", "why", wide="why", right=("step",))
+    for item in items:
+        seed = f"/{item['seed']}" if item.get("seed") else ""
+        by = "" if item["author"] == "policy" else f" ({item['author']})"
+        made.add_row(
+            item["id"],
+            item["stage"],
+            f"{item['step']:,}",
+            Text(f"{item['variant']}{seed}"),
+            Text(DONE.get(item["kind"], item["kind"]), style=STYLES.get(item["kind"], "")),
+            Text(f"{item['text']}{by}"),
+        )
+    return made if made.row_count else Text("no decision yet")
+
+
+def comparison(view: Json) -> RenderableType:
+    """Each run against the control at matched points."""
+    parts: list[RenderableType] = [
+        Text(f"{view['experiment_id']}: every run against {view['control']} at the same {view['axis']}")
+    ]
+    rows = [row for row in view["rows"] if not row["is_control"]] or view["rows"]
+    for row in rows:
+        head = (
+            f"\n{row['variant']}/{row['seed']}  {row['status'].replace('_', ' ')}, "
+            f"{short(row['params_total'])} parameters, {short(row['params_active'])} active"
+        )
+        parts += [Text(head, style="bold"), Padding(_points(row["points"], view["axis"]), (0, 0, 0, 2))]
+    return Group(*parts)
+
+
+def _points(points: Sequence[Json], axis: str) -> RenderableType:
+    right = (axis, "eval loss", "control", "gap", "drop %")
+    made = table(*right, "reading", wide="reading", right=right)
+    for point in points:
+        made.add_row(
+            f"{point['at']:,}",
+            number(point["eval_loss"]),
+            number(point["control_loss"]),
+            number(point["gap"], "+.3f"),
+            number(point["quality_drop_percent"], "+.2f"),
+            Text(f"not comparable: {point['invalid']}" if point["invalid"] else str(point["band"] or "")),
+        )
+    return made if made.row_count else Text("no evaluation yet")
+
+
+def plan(view: Json) -> RenderableType:
+    """The preview of a spec."""
+    seeds = ", ".join(str(seed) for seed in view["seeds"])
+    head = (
+        f"control {view['control']}, policy {view['policy']['name']}, seeds {seeds}\n"
+        f"at most {view['runs']:,} runs and {view['most_steps']:,} training steps "
+        f"of {view['tokens_per_step']:,} tokens"
+    )
+    parts: list[RenderableType] = [Text(view["name"], style="bold"), Text(head), Text()]
+    parts += [_planned_stages(view["stages"]), Text(), _planned_variants(view["variants"])]
+    return Group(*parts, *_warnings(view["warnings"]))
+
+
+def _planned_stages(stages: Iterable[Json]) -> Table:
+    right = ("steps", "evaluations", "runs")
+    made = table("stage", *right, "who enters", wide="who enters", right=right)
+    for stage in stages:
+        numbers = (f"{stage[key]:,}" for key in ("steps", "evaluations", "most_runs"))
+        made.add_row(stage["name"], *numbers, Text(stage["entrants"]))
+    return made
+
+
+def _planned_variants(variants: Iterable[Json]) -> Table:
+    right = ("params", "active")
+    made = table("variant", "from stage", *right, "what differs", wide="what differs", right=right)
+    for item in variants:
+        differs = ", ".join(f"{path} = {value}" for path, value in item["overrides"].items())
+        made.add_row(
+            Text(item["name"], style="bold" if item["is_control"] else ""),
+            item["stage"],
+            short(item["params_total"]),
+            short(item["params_active"]),
+            Text(differs or "the base as it is"),
+        )
+    return made
+
+
+def _warnings(warnings: Iterable[str]) -> Iterator[RenderableType]:
+    for warning in warnings:
+        yield Text()
+        yield Text(f"warning: {warning}", style="yellow")
+
+
+def policies(items: Iterable[Json]) -> RenderableType:
+    made = table("name", "hash", "what it does", wide="what it does")
+    for item in items:
+        made.add_row(item["name"], item["hash"][:12], Text(str(item["document"].get("description", ""))))
+    return made
+
+
+def slots(items: Iterable[Json]) -> RenderableType:
+    made = table("slot", "kind", "device", "run", "variant")
+    for item in items:
+        run, variant = item["run_id"] or NOTHING, item["variant"] or NOTHING
+        made.add_row(item["id"], item["kind"], Text(item["device"]), run, variant)
+    return made
