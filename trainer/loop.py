@@ -9,7 +9,7 @@ from time import perf_counter
 
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
-from orchestrator.protocol.report import CheckpointRecord, DirectiveKind, Evaluation, Phase, Point
+from orchestrator.protocol.report import CheckpointRecord, Directive, DirectiveKind, Evaluation, Phase, Point
 from trainer import checkpoint
 from trainer.evaluate import evaluation_loss
 from trainer.health import routing_health
@@ -63,15 +63,13 @@ class Loop:
             raise StaleEpoch("the service says that another attempt holds the lease")
         if self.interrupted():
             return self._leave(ExitCode.PREEMPTED, "a signal asked it to leave")
-        directive = self.reporter.directive()
-        if directive is not None:
-            if directive.kind in (DirectiveKind.STOP, DirectiveKind.YIELD):
-                return self._obey(directive.kind, directive.reason)
-            if directive.kind is DirectiveKind.CONTINUE:
-                self.target = max(self.target, directive.target_step)
-        return self._gate() if self.progress.step >= self.target else None
+        ending = self._obey(self.reporter.directive())
+        while ending is None and self.progress.step >= self.target:
+            ending = self._gate()
+        return ending
 
     def _gate(self) -> ExitRecord | None:
+        """Reports being at the target and obeys the answer. None: the target is further away now."""
         if not self.reporter.connected:
             return self._leave(ExitCode.FINISHED, f"trained to step {self.progress.step}")
         a = self.assignment
@@ -79,15 +77,24 @@ class Loop:
         directive = self.reporter.wait_for_answer(
             sequence, a.gate_poll_seconds, a.gate_wait_seconds, self.interrupted
         )
-        if directive is None and not self.interrupted() and not self.reporter.stale:
-            return self._leave(ExitCode.AT_GATE, f"the service was silent for {a.gate_wait_seconds:g} s")
-        return None  # the next boundary obeys it
+        if directive is not None:
+            return self._obey(directive)
+        if self.reporter.stale or self.interrupted():
+            return self._boundary()
+        return self._leave(ExitCode.AT_GATE, f"the service was silent for {a.gate_wait_seconds:g} s")
 
-    def _obey(self, kind: DirectiveKind, reason: str) -> ExitRecord:
-        if kind is DirectiveKind.YIELD:
-            return self._leave(ExitCode.AT_GATE, reason or "told to yield")
-        finished = self.progress.step >= self.target and reason == "finished"
-        return self._leave(ExitCode.FINISHED if finished else ExitCode.STOPPED, reason or "told to stop")
+    def _obey(self, directive: Directive | None) -> ExitRecord | None:
+        if directive is None or directive.kind is DirectiveKind.WAIT:
+            return None
+        if directive.kind is DirectiveKind.CONTINUE:
+            self.target = max(self.target, directive.target_step)
+            return None
+        if directive.kind is DirectiveKind.YIELD:
+            return self._leave(ExitCode.AT_GATE, directive.reason or "told to yield")
+        finished = self.progress.step >= self.target and directive.reason == "finished"
+        return self._leave(
+            ExitCode.FINISHED if finished else ExitCode.STOPPED, directive.reason or "told to stop"
+        )
 
     def _leave(self, code: ExitCode, message: str) -> ExitRecord:
         step = self.progress.step

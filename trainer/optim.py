@@ -69,7 +69,7 @@ class AdamW:
 
 @torch.no_grad()
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
-    """The global gradient norm before clipping, a scalar. Gradients are scaled down to `largest`; 0: never."""
+    """The global gradient norm before clipping, a scalar; scales gradients down to `largest` (0: never)."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     if largest > 0:

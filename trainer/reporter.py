@@ -20,7 +20,7 @@ from trainer.spool import Spool
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 10.0
+LONGEST_BACKOFF_SECONDS = 3.0
 FLUSH_SECONDS = 5.0
 TRANSIENT = (408, 425, 429)
 """Besides 5xx: the same request may succeed later."""
@@ -74,7 +74,7 @@ class Reporter:
 
     def progress(self, step: int, tokens_per_second: float | None) -> None:
         """What the next heartbeat says."""
-        self.step, self._speed = step, tokens_per_second
+        self._phase, self.step, self._speed = Phase.TRAINING, step, tokens_per_second
 
     def directive(self) -> Directive | None:
         """The newest directive; None before the first answer."""

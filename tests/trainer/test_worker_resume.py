@@ -14,6 +14,7 @@ from trainer_rigs import (
     series,
     start_work,
     tiny_config,
+    work_here,
 )
 
 from orchestrator.protocol.exit import ExitCode
@@ -25,7 +26,12 @@ def test_a_restart_changes_no_bit(kind: str, tmp_path: Path, cache: Path) -> Non
     whole = make_assignment(tmp_path / "whole", cache, target_step=200, **common)
     first = make_assignment(tmp_path / "first", cache, target_step=100, **common)
     second = make_assignment(
-        tmp_path / "second", cache, target_step=200, attempt=2, resume_from=(str(tmp_path / "first"),), **common
+        tmp_path / "second",
+        cache,
+        target_step=200,
+        attempt=2,
+        resume_from=(str(tmp_path / "first"),),
+        **common,
     )
     running = start_work(whole)
     finish(start_work(first))
@@ -51,7 +57,9 @@ def test_sigterm_checkpoints_at_a_step_boundary_and_the_window_goes_on(tmp_path:
     common = {"config": config, "horizon_step": 100_000, "eval_every": 100_000}
     long = make_assignment(tmp_path / "long", cache, target_step=100_000, **common)
     process = start_work(long)
-    while not (spool := tmp_path / "long" / "spool.jsonl").exists() or '"train_loss"' not in spool.read_text():
+    while (
+        not (spool := tmp_path / "long" / "spool.jsonl").exists() or '"train_loss"' not in spool.read_text()
+    ):
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
     finish(process, ExitCode.PREEMPTED)
@@ -66,8 +74,8 @@ def test_sigterm_checkpoints_at_a_step_boundary_and_the_window_goes_on(tmp_path:
         tmp_path / "again", cache, target_step=step + 10, resume_from=(long.directory,), **ends
     )
     whole = make_assignment(tmp_path / "whole", cache, target_step=step + 10, **ends)
-    finish(start_work(again))
-    finish(start_work(whole))
+    work_here(again)
+    work_here(whole)
     mine, straight = evaluations(again.directory)[step + 10], evaluations(whole.directory)[step + 10]
     assert (mine.train_loss, mine.eval_loss) == (straight.train_loss, straight.eval_loss)
     assert mine.routing == straight.routing
@@ -75,14 +83,14 @@ def test_sigterm_checkpoints_at_a_step_boundary_and_the_window_goes_on(tmp_path:
 
 def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, cache: Path) -> None:
     first = make_assignment(tmp_path / "first", cache)
-    finish(start_work(first))
+    work_here(first)
     newest = tmp_path / "first" / "checkpoints" / "step-00000020"
     with (newest / "model.safetensors").open("r+b") as stream:
         stream.seek(300)
         stream.write(b"\xff\xff\xff\xff")
 
     second = make_assignment(tmp_path / "second", cache, resume_from=(first.directory,))
-    finish(start_work(second))
+    work_here(second)
     opening = reports(second.directory)[0]
     assert opening.resumed_from_step == 10
     assert "step-00000020" in opening.notes[0]
@@ -91,23 +99,23 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, cache: 
     for folder in newest.parent.iterdir():
         (folder / "manifest.json").write_text("{")
     third = make_assignment(tmp_path / "third", cache, resume_from=(first.directory,))
-    finish(start_work(third), ExitCode.CHECKPOINT_ERROR)
+    work_here(third, ExitCode.CHECKPOINT_ERROR)
     assert "step-00000010" in exit_record(third.directory)["message"]
 
 
 def test_an_older_step_is_resumed_from_when_told(tmp_path: Path, cache: Path) -> None:
     first = make_assignment(tmp_path / "first", cache)
-    finish(start_work(first))
+    work_here(first)
     second = make_assignment(tmp_path / "second", cache, resume_from=(first.directory,), resume_at_most=19)
-    finish(start_work(second))
+    work_here(second)
     assert reports(second.directory)[0].resumed_from_step == 10
 
 
 def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tmp_path: Path, cache: Path) -> None:
     first = make_assignment(tmp_path / "run", cache)
-    finish(start_work(first))
+    work_here(first)
     other = first.model_copy(update={"config": tiny_config(optimizer={"lr": 1e-3}), "target_step": 30})
-    finish(start_work(other), ExitCode.CONFIG_ERROR)
+    work_here(other, ExitCode.CONFIG_ERROR)
     assert "optimizer.lr: 0.003 -> 0.001" in exit_record(first.directory)["message"]
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    finish(start_work(other))
+    work_here(other)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.protocol.assignment import Assignment
+from orchestrator.protocol.exit import ExitRecord
 from orchestrator.protocol.report import Evaluation, Report
+from trainer.worker import work
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 90
@@ -72,6 +74,13 @@ def start_work(assignment: Assignment) -> "subprocess.Popen[str]":
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "assignment.json").write_text(assignment.model_dump_json())
     return start("work", str(directory / "assignment.json"))
+
+
+def work_here(assignment: Assignment, code: int = 0) -> ExitRecord:
+    """The same worker without a process of its own: it has ended with `code`."""
+    record = work(assignment, lambda: False)
+    assert record.code == code, record.message
+    return record
 
 
 def finish(process: "subprocess.Popen[str]", code: int = 0) -> tuple[str, str]:
