@@ -25,6 +25,8 @@ class Candidate:
     """A variant at its gate: its sound runs beside the control's, and what the rules say of it."""
 
     variant: str
+    runs: tuple[Curve, ...]
+    """All its sound runs: those without a control's run at their seed are not in the case, yet go with it."""
     case: Case
     promote: CriterionResult
     stop: CriterionResult
@@ -72,9 +74,7 @@ def close_stage(
     selection = _select(candidates, promote, policy)
     for candidate in candidates.values():
         judged = _judge_candidate(candidate, selection, stage)
-        judgements |= {curve.run_id: judged for curve in candidate.case.subjects}
-        alone = [c for c in sound if c.variant == candidate.variant and c.run_id not in judgements]
-        judgements |= {curve.run_id: judged for curve in alone}
+        judgements |= {curve.run_id: judged for curve in candidate.runs}
     judgements |= {curve.run_id: _judge_control(curve, selection, stage) for curve in controls}
     return GateOutcome(judgements, selection.winners, _conclusion(selection, stage))
 
@@ -129,6 +129,7 @@ def _candidate(
     promote = replace(ask(policy.promote, case), name="promote")
     return Candidate(
         variant=variant,
+        runs=tuple(curves),
         case=case,
         promote=promote,
         stop=stop_result(policy, case),
