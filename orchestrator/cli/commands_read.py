@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.cli.options import DETACHED, AsJson, EveryDecision, Exp, Run, Spec, Url
+from orchestrator.cli.options import DETACHED, AsJson, EveryCriterion, EveryDecision, Exp, Run, Spec, Url
 
 
 def plan(file: Spec, url: Url = None, as_json: AsJson = False) -> None:
@@ -57,12 +57,12 @@ def watch_to_the_end(experiment: str, url: str | None, *, every: bool, as_json: 
         raise typer.Exit(1)
 
 
-def why(run: Run, url: Url = None, as_json: AsJson = False) -> None:
+def why(run: Run, url: Url = None, every: EveryCriterion = False, as_json: AsJson = False) -> None:
     """Tell a run's story: every decision on it and what it rests on, latest first."""
     from orchestrator.cli import client, reads
 
     with client.connect(url) as service:
-        reads.why(service, run, as_json)
+        reads.why(service, run, every, as_json)
 
 
 def decisions(

@@ -40,6 +40,10 @@ class DemoService:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Starts the process; `connect` waits for it."""
         self.home.mkdir(parents=True, exist_ok=True)

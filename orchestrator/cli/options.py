@@ -17,3 +17,4 @@ Run = Annotated[
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Recorded with your name.", show_default=False)]
 EveryDecision = Annotated[bool, typer.Option("--all", help="Show decisions to go on, too.")]
+EveryCriterion = Annotated[bool, typer.Option("--all", help="Show the criteria of every decision to go on.")]

@@ -40,12 +40,12 @@ def runs(client: Client, experiment: str, as_json: bool) -> None:
     put(page(found), as_json, lambda shown: tables.run_table(shown["items"]))
 
 
-def why(client: Client, run: str, as_json: bool) -> None:
+def why(client: Client, run: str, every: bool, as_json: bool) -> None:
     id_ = run_id(client, run)
     found = client.get(f"/v1/runs/{id_}")
     decisions = client.items("/v1/decisions", run_id=id_)
     events = [] if as_json else _events(client, found["experiment_id"], id_)
-    put(page(decisions), as_json, lambda shown: story(found, shown["items"], events))
+    put(page(decisions), as_json, lambda shown: story(found, shown["items"], events, every=every))
 
 
 def _events(client: Client, experiment: str, run: str) -> list[Json]:

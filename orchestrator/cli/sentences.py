@@ -1,6 +1,6 @@
 """JSON of the API as words: numbers, times, decisions and criteria. Pure; plain text without styles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from orchestrator.cli.client import Json
@@ -15,12 +15,20 @@ DONE = {
     "continue": "goes on",
 }
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "invalid": "!"}
+RULES_IN_WORDS = {
+    "all of: ": "needs all of these",
+    "any of: ": "needs any of these",
+    "not: ": "needs the opposite of this",
+}
+"""How the text of a combined criterion starts: after it come the sentences of its parts."""
+RULES = tuple(RULES_IN_WORDS)
+RULE_MARKS = (": any of: ", ": all of: ", ": not: ")
+VERDICT_STYLES = {"pass": "green", "inconclusive": "yellow", "invalid": "magenta"}
 STYLES = {
     "promote": "green",
     "decline": "yellow",
     "stop": "yellow",
     "fail": "red",
-    "pass": "green",
     "succeeded": "green",
     "running": "cyan",
     "at_gate": "blue",
@@ -28,8 +36,6 @@ STYLES = {
     "paused": "yellow",
     "failed": "red",
     "cancelled": "magenta",
-    "inconclusive": "yellow",
-    "invalid": "magenta",
 }
 
 
@@ -84,13 +90,31 @@ def decision_head(decision: Json) -> str:
 
 
 def decision_sentence(decision: Json) -> str:
-    return f"{decision_head(decision)}: {decision['text']}"
+    return f"{decision_head(decision)}: {brief(decision)}"
 
 
-def why_in_short(run: Json) -> str:
-    """The reason of a run's status as one sentence."""
-    if run.get("detail"):
-        return str(run["detail"])
+def brief(decision: Json) -> str:
+    """The decision's sentence, where it quotes a whole rule with the part alone that settled it."""
+    text = str(decision["text"])
+    head = next((text.split(mark)[0] for mark in RULE_MARKS if mark in text), None)
+    rule = next((item for item in decision["criteria"] if item.get("parts")), None)
+    return text if head is None or rule is None else f"{head}: {settling(rule)}"
+
+
+def settling(criterion: Json) -> str:
+    """The sentence of the part that settled a rule's verdict: the first that has the same one."""
+    parts = criterion.get("parts") or []
+    if not parts or not str(criterion["text"]).startswith(RULES):
+        return str(criterion["text"])
+    return settling(next((part for part in parts if part["verdict"] == criterion["verdict"]), parts[0]))
+
+
+def why_in_short(run: Json, decisions: Iterable[Json] = ()) -> str:
+    """The reason of a run's status as one sentence: that of the decision which made it so, if it is there."""
+    detail = run.get("detail")
+    if detail:
+        made = [d for d in decisions if d["run_id"] == run["id"] and d["text"] == detail]
+        return brief(made[-1]) if made else str(detail)
     if run.get("reason"):
         return str(run["reason"]).replace("_", " ")
     return f"{run['status'].replace('_', ' ')}, step {run['step']:,} of {run['target_step']:,}"
@@ -107,10 +131,5 @@ def criterion_lines(criterion: Json, depth: int = 0) -> Iterator[tuple[int, str,
 
 def _rule_sentence(criterion: Json) -> str:
     """What a rule needs, without the sentences of its parts: those follow on their own lines."""
-    head = str(criterion["text"]).split(":", 1)[0]
-    needs = {
-        "all of": "needs all of these",
-        "any of": "needs any of these",
-        "not": "needs the opposite of this",
-    }
-    return needs.get(head, head)
+    text = str(criterion["text"])
+    return next((needs for start, needs in RULES_IN_WORDS.items() if text.startswith(start)), text)

@@ -1,6 +1,6 @@
 """`assay why`: a run's decisions as a story, the latest first, each with what its criteria saw."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -8,36 +8,52 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.client import Json
-from orchestrator.cli.sentences import MARKS, STYLES, criterion_lines, decision_head, when, why_in_short
+from orchestrator.cli.sentences import (
+    MARKS,
+    STYLES,
+    VERDICT_STYLES,
+    brief,
+    criterion_lines,
+    decision_head,
+    when,
+    why_in_short,
+)
 
 
-def story(run: Json, decisions: Iterable[Json], events: Iterable[Json]) -> RenderableType:
-    """What became of a run and why. `events` are those of this run: retries, notes of its worker."""
-    told: list[tuple[str, RenderableType]] = [
-        *((decision["created_at"], _decision(decision)) for decision in decisions),
-        *((event["at"], _event(event)) for event in events),
-    ]
-    told.sort(key=lambda item: item[0], reverse=True)
+def story(
+    run: Json, decisions: Sequence[Json], events: Iterable[Json], *, every: bool = False
+) -> RenderableType:
+    """What became of a run and why. `events` are those of this run: retries, notes of its worker.
+
+    Decisions to go on, but for the latest, are told without their criteria unless `every` one is wanted.
+    """
+    latest = decisions[-1]["id"] if decisions else None
+    told: list[tuple[str, RenderableType]] = []
+    for decision in decisions:
+        in_full = every or decision["kind"] != "continue" or decision["id"] == latest
+        told.append((decision["created_at"], _decision(decision, in_full)))
+    told += [(event["at"], _event(event)) for event in events]
+    told.sort(key=lambda item: item[0])
     if not told:
         told = [("", Text("\nnothing has been decided about it yet"))]
-    return Group(_head(run), *(part for _, part in told))
+    return Group(_head(run, decisions), *(part for _, part in reversed(told)))
 
 
-def _head(run: Json) -> RenderableType:
+def _head(run: Json, decisions: Sequence[Json]) -> RenderableType:
     role = "the control" if run["is_control"] else f"seed {run['seed']}"
     status = Text(run["status"].replace("_", " "), style=STYLES.get(run["status"], ""))
     name = Text.assemble(
         (run["variant"], "bold"), f"  {run['id']} of {run['experiment_id']}, {role}  ", status
     )
-    return Group(name, Text(why_in_short(run)))
+    return Group(name, Text(why_in_short(run, decisions)))
 
 
-def _decision(decision: Json) -> RenderableType:
+def _decision(decision: Json, in_full: bool) -> RenderableType:
     head = Text.assemble(
         "\n", (decision_head(decision), STYLES.get(decision["kind"], "")), (f"  {_moment(decision)}", "dim")
     )
-    lines = [line for criterion in decision["criteria"] for line in _criterion(criterion)]
-    return Group(head, Padding(Text(decision["text"]), (0, 0, 0, 2)), *lines)
+    lines = [line for criterion in decision["criteria"] for line in _criterion(criterion)] if in_full else []
+    return Group(head, Padding(Text(brief(decision)), (0, 0, 0, 2)), *lines)
 
 
 def _moment(decision: Json) -> str:
@@ -49,7 +65,7 @@ def _criterion(criterion: Json) -> Iterator[RenderableType]:
         row = Table.grid(padding=(0, 1, 0, 0))
         row.add_column(no_wrap=True)
         row.add_column()
-        mark = Text(f"{MARKS.get(verdict, '·')} {verdict}", style=STYLES.get(verdict, "red"))
+        mark = Text(f"{MARKS.get(verdict, '·')} {verdict}", style=VERDICT_STYLES.get(verdict, ""))
         row.add_row(mark, Text(sentence))
         yield Padding(row, (0, 0, 0, 4 + 2 * depth))
 

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from orchestrator.cli.client import Json
 from orchestrator.cli.sentences import (
-    DONE,
     NOTHING,
     STYLES,
+    brief,
+    decision_head,
     has_several_seeds,
     number,
     run_name,
@@ -101,7 +102,7 @@ def run_table(runs: list[Json]) -> Table:
     return made
 
 
-def closing(runs: list[Json]) -> RenderableType:
+def closing(runs: list[Json], decisions: list[Json]) -> RenderableType:
     """The end of an experiment: the table of its runs, then why each stands where it does."""
     several = has_several_seeds(runs)
     reasons = Table.grid(padding=(0, 2, 0, 0), expand=True)
@@ -109,24 +110,17 @@ def closing(runs: list[Json]) -> RenderableType:
     reasons.add_column(ratio=1)
     for run in runs:
         name = Text(run_name(run, several_seeds=several), style="bold" if run["is_control"] else "")
-        reasons.add_row(name, Text(why_in_short(run)))
+        reasons.add_row(name, Text(why_in_short(run, decisions)))
     return Group(run_table(runs), Text(), Text("why", style="bold"), reasons)
 
 
 def decisions(items: Iterable[Json]) -> RenderableType:
-    made = table("id", "stage", "step", "variant", "decision", "why", wide="why", right=("step",))
+    """Each on a line of its own, with its sentence below."""
+    parts: list[RenderableType] = []
     for item in items:
-        seed = f"/{item['seed']}" if item.get("seed") else ""
-        by = "" if item["author"] == "policy" else f" ({item['author']})"
-        made.add_row(
-            item["id"],
-            item["stage"],
-            f"{item['step']:,}",
-            Text(f"{item['variant']}{seed}"),
-            Text(DONE.get(item["kind"], item["kind"]), style=STYLES.get(item["kind"], "")),
-            Text(f"{item['text']}{by}"),
-        )
-    return made if made.row_count else Text("no decision yet")
+        head = Text.assemble((f"{item['id']}  ", "dim"), (decision_head(item), STYLES.get(item["kind"], "")))
+        parts += [head, Padding(Text(brief(item)), (0, 0, 0, 4))]
+    return Group(*parts) if parts else Text("no decision yet")
 
 
 def comparison(view: Json) -> RenderableType:

@@ -1,0 +1,45 @@
+"""What a demo leaves for people and programs: its files, a closing table, and what to do next."""
+
+import json
+import shlex
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from orchestrator.cli import tables
+from orchestrator.cli.client import Client, Json
+from orchestrator.cli.reads import write_report, write_text
+
+
+def summarize(client: Client, experiment: Json) -> Json:
+    """The experiment, its stages, its runs with their evaluations, its decisions: objects of the API."""
+    id_ = experiment["id"]
+    runs = client.items(f"/v1/experiments/{id_}/runs")
+    return {
+        "experiment": experiment,
+        "stages": experiment["stages"],
+        "runs": [{**run, "evaluations": client.items(f"/v1/runs/{run['id']}/evaluations")} for run in runs],
+        "decisions": client.items("/v1/decisions", experiment_id=id_),
+    }
+
+
+def write_summary(client: Client, summary: Json, out: Path) -> None:
+    """`summary.json`, `report.json` and `report.html` in `out`."""
+    write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_report(client, summary["experiment"]["id"], out)
+
+
+def closing_words(summary: Json, out: Path) -> RenderableType:
+    """Where every run ended and why, and what can be done next."""
+    experiment, runs = summary["experiment"], summary["runs"]
+    variant = next((run["variant"] for run in runs if not run["is_control"]), experiment["control"])
+    home = f"ASSAY_HOME={shlex.quote(str(out / 'home'))}"
+    next_steps = (
+        f"wrote summary.json, report.json and report.html to {out}",
+        f"next: open {out / 'report.html'}, or start the service on this data and ask it",
+        f"  {home} assay serve",
+        f"  {home} assay why {experiment['id']}/{variant}",
+    )
+    words = Text("\n".join(next_steps), no_wrap=True, overflow="ignore")
+    return Group(Text(), tables.closing(runs, summary["decisions"]), Text(), words)
