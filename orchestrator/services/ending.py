@@ -83,7 +83,7 @@ def _again(connection: Connection, run: RunRecord, reason: Reason, again: Again,
         changes["resume_at_most"] = last_good_step(connection, run)
     runs.change_run(connection, run, **changes)
     text = f"the attempt ended ({reason}) at step {run.step}; another follows from the newest checkpoint"
-    journal.add_event(connection, "retry", text, now=now, experiment_id=run.experiment_id, run_id=run.id)
+    journal.add_event(connection, "retry", text, now=now, run_id=run.id)
 
 
 def last_good_step(connection: Connection, run: RunRecord) -> int:

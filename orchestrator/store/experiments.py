@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from orchestrator.domain.lifecycle import ExperimentStatus, StageStatus
 from orchestrator.store.records import ExperimentRecord, StageRecord, VariantRecord, fetch, fetch_one
@@ -12,6 +12,15 @@ from orchestrator.store.tables import experiments, idempotency, stages, variants
 from orchestrator.store.types import new_id
 
 OPEN = (ExperimentStatus.RUNNING, ExperimentStatus.PAUSED)
+
+# Built once: putting a statement together costs more than SQLite takes to answer it.
+_EXPERIMENT = select(experiments).where(experiments.c.id == bindparam("id"))
+_OPEN = select(experiments).where(experiments.c.status.in_(OPEN)).order_by(experiments.c.id)
+_STAGES = (
+    select(stages)
+    .where(stages.c.experiment_id.in_(bindparam("ids", expanding=True)))
+    .order_by(stages.c.experiment_id, stages.c.position)
+)
 
 
 def add_experiment(connection: Connection, **values: Any) -> int:
@@ -28,7 +37,7 @@ def add_variant(connection: Connection, **values: Any) -> int:
 
 
 def get_experiment(connection: Connection, id_: int) -> ExperimentRecord | None:
-    return fetch_one(connection, select(experiments).where(experiments.c.id == id_), ExperimentRecord)
+    return fetch_one(connection, _EXPERIMENT, ExperimentRecord, id=id_)
 
 
 def list_experiments(
@@ -52,8 +61,7 @@ def list_experiments(
 
 def open_experiments(connection: Connection) -> list[ExperimentRecord]:
     """Those that have not ended, oldest first."""
-    query = select(experiments).where(experiments.c.status.in_(OPEN)).order_by(experiments.c.id)
-    return fetch(connection, query, ExperimentRecord)
+    return fetch(connection, _OPEN, ExperimentRecord)
 
 
 def end_experiment(
@@ -71,8 +79,7 @@ def set_experiment_status(connection: Connection, id_: int, status: ExperimentSt
 
 def get_stages(connection: Connection, experiment_ids: Sequence[int]) -> list[StageRecord]:
     """By experiment and position."""
-    query = select(stages).where(stages.c.experiment_id.in_(experiment_ids))
-    return fetch(connection, query.order_by(stages.c.experiment_id, stages.c.position), StageRecord)
+    return fetch(connection, _STAGES, StageRecord, ids=list(experiment_ids))
 
 
 def set_stage_status(connection: Connection, id_: int, status: StageStatus) -> None:
@@ -109,8 +116,3 @@ def recall_key(connection: Connection, key: str) -> tuple[str, int] | None:
     query = select(idempotency.c.body_sha256, idempotency.c.experiment_id).where(idempotency.c.key == key)
     row = connection.execute(query).first()
     return None if row is None else (row[0], row[1])
-
-
-def count_by_status(connection: Connection) -> dict[str, int]:
-    query = select(experiments.c.status, func.count()).group_by(experiments.c.status)
-    return {str(row[0]): int(row[1]) for row in connection.execute(query)}

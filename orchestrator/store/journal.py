@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select
 
 from orchestrator.domain.decisions import Judgement
 from orchestrator.store.records import DecisionRecord, EventRecord, ExperimentRecord, fetch, fetch_one
-from orchestrator.store.tables import decisions, events
+from orchestrator.store.tables import decisions, events, runs
 
 POLICY = "policy"
 """The author of what the rules decided; a person's is `user:NAME`."""
@@ -84,6 +84,10 @@ def add_event(
     experiment_id: int | None = None,
     run_id: int | None = None,
 ) -> None:
+    """What happened, for people. A run's event is its experiment's too."""
+    if experiment_id is None and run_id is not None:
+        query = select(runs.c.experiment_id).where(runs.c.id == run_id)
+        experiment_id = connection.execute(query).scalar_one_or_none()
     values = {"kind": kind, "text": text, "experiment_id": experiment_id, "run_id": run_id, "at": now}
     connection.execute(insert(events).values(**values))
 

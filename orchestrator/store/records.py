@@ -159,14 +159,14 @@ _ENUMS: dict[tuple[type, str], type] = {
 }
 
 
-def fetch(connection: Connection, query: Select[Any], record: type[R]) -> list[R]:
-    """Every row of `query` as a `record`."""
-    return [_record(row, record) for row in connection.execute(query)]
+def fetch(connection: Connection, query: Select[Any], record: type[R], **values: Any) -> list[R]:
+    """Every row of `query`, with `values` for its bound parameters, as a `record`."""
+    return [_record(row, record) for row in connection.execute(query, values)]
 
 
-def fetch_one(connection: Connection, query: Select[Any], record: type[R]) -> R | None:
-    """The first row of `query` as a `record`, or None."""
-    row = connection.execute(query.limit(1)).first()
+def fetch_one(connection: Connection, query: Select[Any], record: type[R], **values: Any) -> R | None:
+    """The first row of `query`, with `values` for its bound parameters, as a `record`; or None."""
+    row = connection.execute(query, values).first()
     return None if row is None else _record(row, record)
 
 

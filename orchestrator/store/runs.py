@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from orchestrator.domain.errors import IllegalTransition
 from orchestrator.domain.lifecycle import AttemptStatus, RunStatus, move
@@ -20,30 +20,46 @@ def _runs() -> Select[Any]:
     return select(runs, variants.c.name.label("variant"), variants.c.is_control).select_from(joined)
 
 
+# Built once: putting a statement together costs more than SQLite takes to answer it.
+_RUN = _runs().where(runs.c.id == bindparam("id"))
+_RUNS_OF = _runs().where(runs.c.experiment_id.in_(bindparam("ids", expanding=True))).order_by(runs.c.id)
+_ATTEMPT = select(attempts).where(attempts.c.id == bindparam("id"))
+_ATTEMPTS_OF = select(attempts).where(attempts.c.run_id == bindparam("run_id")).order_by(attempts.c.number)
+_LIVE = select(attempts).where(attempts.c.status != AttemptStatus.ENDED).order_by(attempts.c.id)
+_LIVE_OF = (
+    select(attempts)
+    .where(attempts.c.run_id == bindparam("run_id"), attempts.c.status != AttemptStatus.ENDED)
+    .order_by(attempts.c.number.desc())
+    .limit(1)
+)
+_UNSEEN = (
+    select(attempts)
+    .where(
+        attempts.c.status == AttemptStatus.ENDED,
+        attempts.c.exit_code.is_(None),
+        attempts.c.handle.is_not(None),
+    )
+    .order_by(attempts.c.id)
+)
+
+
 def add_run(connection: Connection, **values: Any) -> int:
     """The id of a new row; `values` are its columns."""
     return new_id(connection.execute(insert(runs).values(**values)))
 
 
 def get_run(connection: Connection, id_: int) -> RunRecord | None:
-    return fetch_one(connection, _runs().where(runs.c.id == id_), RunRecord)
+    return fetch_one(connection, _RUN, RunRecord, id=id_)
 
 
 def runs_of(connection: Connection, experiment_ids: Sequence[int]) -> list[RunRecord]:
     """Every run of these experiments, in the order they were planned."""
-    query = _runs().where(runs.c.experiment_id.in_(experiment_ids)).order_by(runs.c.id)
-    return fetch(connection, query, RunRecord)
+    return fetch(connection, _RUNS_OF, RunRecord, ids=list(experiment_ids))
 
 
 def runs_by_id(connection: Connection, ids: Sequence[int]) -> dict[int, RunRecord]:
     """Those of these runs that there are."""
     return {run.id: run for run in fetch(connection, _runs().where(runs.c.id.in_(ids)), RunRecord)}
-
-
-def count_pending(connection: Connection) -> int:
-    """Runs that want a slot."""
-    query = select(func.count()).select_from(runs).where(runs.c.status == RunStatus.PENDING)
-    return int(connection.execute(query).scalar_one())
 
 
 def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
@@ -71,13 +87,12 @@ def add_attempt(connection: Connection, **values: Any) -> int:
 
 
 def get_attempt(connection: Connection, id_: int) -> AttemptRecord | None:
-    return fetch_one(connection, select(attempts).where(attempts.c.id == id_), AttemptRecord)
+    return fetch_one(connection, _ATTEMPT, AttemptRecord, id=id_)
 
 
 def attempts_of(connection: Connection, run_id: int) -> list[AttemptRecord]:
     """Oldest first."""
-    query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.number)
-    return fetch(connection, query, AttemptRecord)
+    return fetch(connection, _ATTEMPTS_OF, AttemptRecord, run_id=run_id)
 
 
 def count_attempts(connection: Connection, run_ids: Sequence[int]) -> dict[int, int]:
@@ -88,13 +103,11 @@ def count_attempts(connection: Connection, run_ids: Sequence[int]) -> dict[int, 
 
 def live_attempts(connection: Connection) -> list[AttemptRecord]:
     """Attempts that have not ended: each holds its slots."""
-    query = select(attempts).where(attempts.c.status != AttemptStatus.ENDED).order_by(attempts.c.id)
-    return fetch(connection, query, AttemptRecord)
+    return fetch(connection, _LIVE, AttemptRecord)
 
 
 def live_attempt_of(connection: Connection, run_id: int) -> AttemptRecord | None:
-    query = select(attempts).where(attempts.c.run_id == run_id, attempts.c.status != AttemptStatus.ENDED)
-    return fetch_one(connection, query.order_by(attempts.c.number.desc()), AttemptRecord)
+    return fetch_one(connection, _LIVE_OF, AttemptRecord, run_id=run_id)
 
 
 def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
@@ -105,12 +118,7 @@ def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
 
 def unseen_ends(connection: Connection) -> list[AttemptRecord]:
     """Attempts that the service ended while their worker may still be there: nobody saw it exit."""
-    query = select(attempts).where(
-        attempts.c.status == AttemptStatus.ENDED,
-        attempts.c.exit_code.is_(None),
-        attempts.c.handle.is_not(None),
-    )
-    return fetch(connection, query.order_by(attempts.c.id), AttemptRecord)
+    return fetch(connection, _UNSEEN, AttemptRecord)
 
 
 def note_exit_code(connection: Connection, id_: int, code: int) -> None:

@@ -1,0 +1,362 @@
+"""What breaks, and what the rows say afterwards."""
+
+import math
+from pathlib import Path
+
+import pytest
+from worlds import Worker, World, falling
+
+from orchestrator.domain.errors import Conflict, StaleEpoch
+from orchestrator.domain.ids import number_of
+from orchestrator.protocol.exit import ExitCode, ExitRecord
+from orchestrator.protocol.report import Answer, DirectiveKind, Phase, Report
+from orchestrator.services import override
+from orchestrator.services.ingest import authorize, ingest
+from orchestrator.services.launch import extend_leases
+from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
+from orchestrator.services.reconcile import tick
+from orchestrator.services.views import RunView
+from orchestrator.store.database import Database
+
+BETTER = falling({"wide": -0.20, "wider": -0.10, "slow": 0.30})
+Decided = tuple[str, str, int, str, str, str]
+
+
+@pytest.fixture
+def world(sqlite: Database, tmp_path: Path) -> World:
+    return World(sqlite, tmp_path / "home", loss=BETTER)
+
+
+def runs_of(world: World, experiment: int) -> dict[str, RunView]:
+    return {r.variant: r for r in list_runs(world.context, experiment, limit=500, cursor=None).items}
+
+
+def decided(world: World, experiment: int) -> set[Decided]:
+    found = list_decisions(
+        world.context, experiment_id=experiment, run_id=None, kinds=(), limit=500, cursor=None
+    ).items
+    return {(d.variant, d.stage, d.step, d.kind, d.reason, d.text) for d in found}
+
+
+def first_worker(world: World) -> Worker:
+    world.turn()
+    return next(iter(world.workers.values()))
+
+
+@pytest.mark.parametrize("turns", [1, 3, 6, 9, 14, 20])
+def test_a_service_that_is_killed_and_started_again_decides_the_same(
+    sqlite: Database, tmp_path: Path, turns: int
+) -> None:
+    calm = World(sqlite, tmp_path / "calm", loss=BETTER)
+    undisturbed = calm.submit()
+    calm.run_to_end(undisturbed)
+    shaken = World(sqlite, tmp_path / "shaken", loss=BETTER)
+    experiment = shaken.submit()
+    for _ in range(turns):
+        shaken.turn()
+        shaken.restart()
+    shaken.run_to_end(experiment)
+    assert decided(shaken, experiment) == decided(calm, undisturbed)
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(4):
+        world.turn()
+    key, worker = next(iter(world.workers.items()))
+    world.end(key, worker, -9)
+    assert world.run_to_end(experiment) == "succeeded"
+    run = runs_of(world, experiment)["base"]
+    attempts = list_attempts(world.context, number_of("run", run.id)).items
+    assert attempts[0].reason == "crashed"
+    assert attempts[1].resumed_from_step == worker.step > 0
+
+
+def test_a_worker_that_is_gone_without_a_trace_is_lost_and_resumed(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(4):
+        world.turn()
+    world.machine.lose(next(iter(world.workers)))
+    assert world.run_to_end(experiment) == "succeeded"
+    run = runs_of(world, experiment)["base"]
+    assert list_attempts(world.context, number_of("run", run.id)).items[0].reason == "lost"
+
+
+def test_two_deaths_without_progress_fail_the_run_and_with_the_control_the_experiment(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(40):
+        tick(world.context)
+        world.adopt()
+        for key, worker in world.workers.items():
+            if worker.assignment.variant == "base" and worker.exited is None:
+                world.end(key, worker, 1)
+        world.wait(10)
+        if get_experiment(world.context, experiment).status == "failed":
+            break
+    found = get_experiment(world.context, experiment)
+    assert found.status == "failed"
+    assert "control ended before the gate" in (found.conclusion or "")
+    runs = runs_of(world, experiment)
+    assert (runs["base"].status, runs["base"].reason) == ("failed", "crashed")
+    assert "without progress" in (runs["base"].detail or "")
+    assert {runs[name].reason for name in ("wide", "wider", "slow")} == {"control_failed"}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (ExitCode.CONFIG_ERROR, "config_error"),
+        (ExitCode.DATA_ERROR, "data_error"),
+        (ExitCode.OUT_OF_MEMORY, "out_of_memory"),
+        (ExitCode.DISK_FULL, "disk_full"),
+    ],
+)
+def test_what_would_end_the_same_way_is_not_tried_again(world: World, code: ExitCode, reason: str) -> None:
+    experiment = world.submit()
+    world.turn()
+    key, worker = next((k, w) for k, w in world.workers.items() if w.assignment.variant == "wide")
+    world.leave(key, worker, code, message="the field and the fix")
+    assert world.run_to_end(experiment) == "succeeded"
+    run = runs_of(world, experiment)["wide"]
+    assert (run.status, run.reason, run.attempts) == ("failed", reason, 1)
+    assert "the field and the fix" in (run.detail or "")
+    kinds = {kind for variant, _, _, kind, _, _ in decided(world, experiment) if variant == "wide"}
+    assert kinds == {"fail"}
+
+
+def test_a_nan_loss_is_retried_once_from_the_last_good_checkpoint_and_then_fails(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    def loss(variant: str, seed: int, step: int) -> float:
+        return math.nan if variant == "wide" and step >= 60 else BETTER(variant, seed, step)
+
+    world = World(sqlite, tmp_path / "home", loss=loss)
+    experiment = world.submit()
+    assert world.run_to_end(experiment) == "succeeded"
+    run = runs_of(world, experiment)["wide"]
+    assert (run.status, run.reason, run.attempts) == ("failed", "diverged", 2)
+    attempts = list_attempts(world.context, number_of("run", run.id)).items
+    assert attempts[1].resumed_from_step == 40
+
+
+def test_a_preempted_worker_is_started_again_at_once(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    key, worker = next(iter(world.workers.items()))
+    world.leave(key, worker, ExitCode.PREEMPTED)
+    world.turn()
+    assert runs_of(world, experiment)[worker.assignment.variant].attempts == 2
+
+
+def test_a_report_again_changes_nothing_and_another_under_its_key_is_refused(world: World) -> None:
+    world.submit()
+    worker = first_worker(world)
+    attempt = number_of("att", worker.assignment.attempt_id)
+    report = Report(
+        epoch=worker.assignment.epoch,
+        sequence=2,
+        phase=Phase.TRAINING,
+        step=20,
+        evaluations=(worker.evaluation(20),),
+    )
+    first = ingest(world.context, attempt, report)
+    before = decided(world, 1)
+    assert ingest(world.context, attempt, report) == first
+    assert decided(world, 1) == before
+    with pytest.raises(Conflict, match="sequence 2"):
+        ingest(world.context, attempt, report.model_copy(update={"step": 21}))
+
+
+def test_another_value_for_a_reported_step_is_refused(world: World) -> None:
+    world.submit()
+    worker = first_worker(world)
+    attempt = number_of("att", worker.assignment.attempt_id)
+    shared = {"epoch": worker.assignment.epoch, "phase": Phase.TRAINING, "step": 20}
+    evaluation = worker.evaluation(20)
+    ingest(world.context, attempt, Report(sequence=2, evaluations=(evaluation,), **shared))
+    other = evaluation.model_copy(update={"eval_loss": 1.0})
+    with pytest.raises(Conflict, match="step 20"):
+        ingest(world.context, attempt, Report(sequence=3, evaluations=(other,), **shared))
+
+
+def test_an_attempt_that_lost_its_lease_is_fenced_off(world: World) -> None:
+    world.submit()
+    worker = first_worker(world)
+    attempt = number_of("att", worker.assignment.attempt_id)
+    world.machine.lose(next(iter(world.workers)))
+    tick(world.context)
+    late = Report(epoch=worker.assignment.epoch, sequence=9, phase=Phase.TRAINING, step=5)
+    with pytest.raises(StaleEpoch):
+        ingest(world.context, attempt, late)
+
+
+def test_a_wrong_epoch_is_fenced_off(world: World) -> None:
+    world.submit()
+    worker = first_worker(world)
+    attempt = number_of("att", worker.assignment.attempt_id)
+    report = Report(epoch=worker.assignment.epoch + 1, sequence=9, phase=Phase.TRAINING, step=5)
+    with pytest.raises(StaleEpoch):
+        ingest(world.context, attempt, report)
+
+
+def test_a_silent_worker_is_cancelled_and_resumed(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    key = next(iter(world.workers))
+    world.wait(120)
+    tick(world.context)
+    tick(world.context)
+    assert world.machine.workers[key].signals
+    assert world.run_to_end(experiment) == "succeeded"
+
+
+def test_a_long_pause_of_the_service_loses_nobody(world: World) -> None:
+    world.submit()
+    for _ in range(3):
+        world.turn()
+    world.wait(3600)
+    world.restart()
+    extend_leases(world.context)
+    tick(world.context)
+    assert not any(worker.signals for worker in world.machine.workers.values())
+
+
+def test_an_engine_that_cannot_tell_is_not_read_as_dead(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    world.machine.hidden = set(world.workers)
+    world.wait(600)
+    tick(world.context)
+    assert {run.attempts for run in runs_of(world, experiment).values()} == {0, 1}
+
+
+def test_submitted_but_an_error_was_answered_is_still_one_worker(world: World) -> None:
+    world.machine.submit_failures = [True]
+    experiment = world.submit()
+    assert world.run_to_end(experiment) == "succeeded"
+    assert len(world.machine.starts) == len(set(world.machine.starts))
+
+
+def test_an_engine_that_is_away_for_a_moment_delays_the_start(world: World) -> None:
+    world.machine.submit_failures = [False, False]
+    experiment = world.submit()
+    assert world.run_to_end(experiment) == "succeeded"
+
+
+def test_reports_that_were_only_spooled_are_taken_in_before_the_attempt_is_buried(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(2):
+        world.turn()
+    key, worker = next(iter(world.workers.items()))
+    worker.step += 20
+    report = Report(
+        epoch=worker.assignment.epoch,
+        sequence=worker.sequence + 1,
+        phase=Phase.TRAINING,
+        step=worker.step,
+        evaluations=(worker.evaluation(worker.step),),
+    )
+    spool = Path(worker.assignment.directory) / "spool.jsonl"
+    spool.write_text(report.model_dump_json() + "\n" + '{"epoch": 1, "seq')
+    worker.reported.append(worker.step)
+    world.end(key, worker, -9)
+    tick(world.context)
+    run = runs_of(world, experiment)[worker.assignment.variant]
+    assert run.step == worker.step
+    said = [e.text for e in list_events(world.context, experiment, after=0, limit=100).items]
+    assert any("torn" in text for text in said)
+
+
+def test_the_exit_file_says_why_when_the_last_report_did_not_come(world: World) -> None:
+    experiment = world.submit()
+    world.turn()
+    key, worker = next((k, w) for k, w in world.workers.items() if w.assignment.variant == "wide")
+    record = ExitRecord(code=ExitCode.DATA_ERROR, message="the text is empty: name another file", step=0)
+    (Path(worker.assignment.directory) / "exit.json").write_text(record.model_dump_json())
+    world.end(key, worker, ExitCode.DATA_ERROR)
+    tick(world.context)
+    run = runs_of(world, experiment)["wide"]
+    assert (run.status, run.reason) == ("failed", "data_error")
+    assert "name another file" in (run.detail or "")
+
+
+def test_cancelling_ends_every_run_and_every_worker(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    override.cancel_experiment(world.context, experiment, "user:ada", "wrong data")
+    for _ in range(3):
+        world.turn()
+    assert {run.status for run in runs_of(world, experiment).values()} == {"cancelled"}
+    assert all(worker.state.is_over for worker in world.machine.workers.values())
+    assert get_experiment(world.context, experiment).conclusion == "cancelled by user:ada: wrong data"
+
+
+def test_a_paused_experiment_starts_nothing_and_resumes(world: World) -> None:
+    experiment = world.submit()
+    override.pause_experiment(world.context, experiment, "user:ada", "")
+    for _ in range(3):
+        world.turn()
+    assert not world.machine.workers
+    override.resume_experiment(world.context, experiment, "user:ada", "")
+    assert world.run_to_end(experiment) == "succeeded"
+
+
+def test_a_declined_run_can_be_promoted_by_a_person(world: World) -> None:
+    experiment = world.submit()
+    while runs_of(world, experiment)["slow"].status != "stopped":
+        world.turn()
+    run = number_of("run", runs_of(world, experiment)["slow"].id)
+    override.promote_run(world.context, run, "user:ada", "I want to see it through")
+    assert world.run_to_end(experiment) == "succeeded"
+    slow = runs_of(world, experiment)["slow"]
+    assert slow.step == 200
+    attempts = list_attempts(world.context, run).items
+    assert attempts[-1].resumed_from_step == 100
+    mine = list_decisions(
+        world.context, experiment_id=None, run_id=run, kinds=["promote"], limit=9, cursor=None
+    ).items
+    assert [(d.author, d.text) for d in mine] == [("user:ada", "I want to see it through")]
+
+
+def test_a_person_stops_a_run(world: World) -> None:
+    experiment = world.submit()
+    world.turn()
+    run = number_of("run", runs_of(world, experiment)["wide"].id)
+    override.stop_run(world.context, run, "user:ada", "not interesting")
+    assert world.run_to_end(experiment) == "succeeded"
+    found = runs_of(world, experiment)["wide"]
+    assert (found.status, found.reason) == ("stopped", "user_stopped")
+
+
+def test_the_token_of_another_attempt_is_refused(world: World) -> None:
+    from orchestrator.domain.errors import NotAllowed
+
+    world.submit()
+    world.turn()
+    one, other = list(world.workers.values())[:2]
+    assert one.assignment.service is not None
+    assert other.assignment.service is not None
+    attempt = number_of("att", one.assignment.attempt_id)
+    authorize(world.context, attempt, one.assignment.service.token)
+    with pytest.raises(NotAllowed):
+        authorize(world.context, attempt, other.assignment.service.token)
+
+
+def test_a_worker_at_its_gate_is_told_to_wait_while_slots_are_free(sqlite: Database, tmp_path: Path) -> None:
+    world = World(sqlite, tmp_path / "home", slots=8, loss=BETTER)
+    world.submit()
+    world.turn()
+    worker = next(w for w in world.workers.values() if w.assignment.variant == "wide")
+    answer: Answer | None = None
+    while worker.step < 100:
+        worker.advance(world.context)
+        answer = worker.answer
+    assert answer is not None
+    assert answer.directive.kind is DirectiveKind.WAIT
+    worker.ask(world.context)
+    assert worker.answer is not None
+    assert worker.answer.directive.kind is DirectiveKind.WAIT
