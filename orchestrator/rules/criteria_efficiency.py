@@ -1,5 +1,6 @@
 """The criterion of a meaningfully better routing balance or efficiency, at the same eval loss."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -132,7 +133,7 @@ def _share(
     more: bool,
 ) -> Both:
     """A measure judged by its change as a share of the control's; `more` says that more of it is better."""
-    if both is None or both[1] <= 0:
+    if both is None or both[1] <= 0 or not all(map(math.isfinite, both)):
         return _not_known(name, f"{label} is not known on both sides")
     change = both[0] / both[1] - 1
     gain = change if more else -change

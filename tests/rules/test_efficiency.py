@@ -1,5 +1,6 @@
 """Protocol 4b: meaningfully better routing balance or efficiency, and nothing else worse."""
 
+import math
 from typing import Any
 
 import pytest
@@ -125,6 +126,15 @@ def test_balance_against_a_dense_model_is_not_compared() -> None:
 def test_an_moe_without_the_metrics_is_inconclusive() -> None:
     assert verdict({"aux_coef": 0.01}, balance(0.5)) is OPEN
     assert verdict({"aux_coef": 0.01}, balance(0.5), {"flops_per_token": 1000.0}) is OPEN
+
+
+@pytest.mark.parametrize("speed", [0.0, math.nan, math.inf])
+def test_a_control_without_a_speed_is_inconclusive(speed: float) -> None:
+    assert verdict({}, {"tokens_per_second": speed}, CHEAPER, GPU) is OPEN
+
+
+def test_without_flops_of_the_control_it_is_inconclusive() -> None:
+    assert verdict(whose={"flops_per_token": 0.0}) is OPEN
 
 
 def test_not_comparable_is_invalid() -> None:
