@@ -30,7 +30,7 @@ def _half(kind: str, moe: dict[str, Any] | None = None, **model: Any) -> Any:
         ("recurrent_indexed", MOE, {}, 137_056_256),
         ("recurrent_indexed", MOE, {"depth_index": "norm"}, 137_072_640),
         ("recurrent_indexed", MOE, {"depth_index": "router"}, 137_275_392),
-        ("recurrent_indexed", None, {"ffn": "dense", "n_inner": 2048, "depth_index": "ffn"}, 76_160_512),
+        ("recurrent_indexed", None, {"ffn": "dense", "n_inner": 2048, "depth_index": "ffn"}, 78_237_696),
         ("dense", None, {"n_inner": 2048}, 89_817_088),
         ("dense", None, {"n_inner": 2048, "tied": True}, 64_085_504),
     ],

@@ -75,7 +75,7 @@ def test_a_damaged_cache_and_a_short_text_are_named(tmp_path: Path) -> None:
     source = tmp_path / "text.txt"
     source.write_text("All work and no play.\n" * 600)
     config = DataConfig(source=str(source))
-    with pytest.raises(DataProblem, match="lower data.sequence_length"):
+    with pytest.raises(DataProblem, match=r"lower data\.sequence_length"):
         open_data(config, 50_000, tmp_path / "cache")
     next((tmp_path / "cache" / "tokens").glob("*/train.bin")).write_bytes(b"1")
     with pytest.raises(DataProblem, match="delete the folder"):
