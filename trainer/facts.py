@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 from trainer.config import BYTES_VOCABULARY, Config, ModelConfig, TokenizerConfig
-from trainer.sources import source_problem
+from trainer.sources import absolute_source, source_problem
 
 PRESETS: dict[str, tuple[str, str, str]] = {
     # kind: depth, depth_index, ffn
@@ -137,7 +137,11 @@ def _fill(config: Config) -> Config:
     tokenizer = config.data.tokenizer
     tokenizer = tokenizer.model_copy(update={"vocab_size": tokenizer.vocab_size or known})
     data = config.data.model_copy(
-        update={"tokenizer": tokenizer, "sequence_length": config.data.sequence_length or model.n_positions}
+        update={
+            "source": absolute_source(config.data.source),
+            "tokenizer": tokenizer,
+            "sequence_length": config.data.sequence_length or model.n_positions,
+        }
     )
     return config.model_copy(update={"model": model, "data": data})
 

@@ -194,7 +194,7 @@ class Reporter:
 
     def _refuse(self, response: Response, sequence: int | None) -> None:
         with self._changed:
-            if response.status == 409 and _problem(response.body).endswith("stale_epoch"):
+            if response.status == 409 and "stale_epoch" in _problem(response.body):
                 log.error("another attempt holds the lease: leaving")
                 self.stale = True
             else:
@@ -216,9 +216,9 @@ class Reporter:
 
 
 def _problem(body: bytes) -> str:
-    """The `type` of a problem document, or its `code`; empty when the body is none."""
+    """The `type` and `code` of a problem document; empty when the body is none."""
     try:
         problem = json.loads(body)
-        return str(problem.get("type") or problem.get("code") or "")
-    except (ValueError, AttributeError):
+        return " ".join(str(problem[name]) for name in ("type", "code") if name in problem)
+    except (ValueError, TypeError):
         return ""

@@ -49,6 +49,11 @@ def locate(config: DataConfig) -> Source:
     return Source("file", path)
 
 
+def absolute_source(source: str) -> str:
+    """A file's absolute path: whoever trains on it may start in another folder. Names stay as they are."""
+    return str(Path(source).absolute()) if Path(source).suffix in SUFFIXES else source
+
+
 def source_problem(config: DataConfig) -> str | None:
     """Why the text cannot be trained on, with the fix; None when nothing speaks against it."""
     try:

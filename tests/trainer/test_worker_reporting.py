@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 from listening_service import ListeningService
-from trainer_rigs import exit_record, finish, make_assignment, reports, start_work, tiny_config, work_here
+from trainer_rigs import (
+    evaluations,
+    exit_record,
+    finish,
+    make_assignment,
+    reports,
+    start_work,
+    tiny_config,
+    work_here,
+)
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.report import Directive, DirectiveKind, Phase
@@ -87,6 +96,24 @@ def test_a_larger_target_in_mid_run_needs_no_gate(
     )
     work_here(assignment)
     assert exit_record(assignment.directory)["step"] == 60
+
+
+def test_a_run_resumed_at_its_gate_reports_its_evaluation_again(
+    tmp_path: Path, cache: Path, service: ListeningService
+) -> None:
+    before = make_assignment(tmp_path / "1", cache)
+    work_here(before)
+    service.decide = lambda phase, _step: _tell(
+        DirectiveKind.STOP if phase is Phase.AT_GATE else DirectiveKind.WAIT, 20, "finished"
+    )
+    again = make_assignment(
+        tmp_path / "2", cache, attempt=2, resume_from=(before.directory,), service=service.address()
+    )
+    work_here(again)
+    gate = next(r for r in reports(again.directory) if r.phase is Phase.AT_GATE)
+    assert gate.evaluations[0] == evaluations(before.directory)[20]
+    assert gate.checkpoints[0].path.startswith(before.directory)
+    assert reports(again.directory)[0].resumed_from_step == 20
 
 
 def test_a_service_that_comes_back_elsewhere_gets_everything(tmp_path: Path, cache: Path) -> None:
