@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
-from trainer.config import BYTES_VOCABULARY, Config, ModelConfig, TokenizerConfig
+from trainer.config import BYTES_VOCABULARY, Config, TokenizerConfig
 from trainer.sources import absolute_source, source_problem
 
 PRESETS: dict[str, tuple[str, str, str]] = {
@@ -285,6 +285,3 @@ def _group(annotation: Any) -> type[BaseModel] | None:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None
-
-
-__all__ = ["ModelConfig", "check", "flops_per_token", "parameters_active", "parameters_total", "validate"]
