@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -115,6 +116,14 @@ def listen(settings: Settings) -> socket.socket:
     return bound
 
 
+class Server(uvicorn.Server):
+    """Uvicorn raises a signal again once it has stopped, which would skip what comes after it here."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Workers outlive it and are adopted by the next one."""
     if settings.is_exposed and not settings.token:
@@ -146,9 +155,12 @@ def _run(settings: Settings, context: Context, bound: socket.socket, address: st
     file = context.home / ADDRESS_FILE
     write_address(file, address)
     log.info("serving on %s, data in %s", address, context.home)
+    server = Server(config)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, server.handle_exit)
     ticker.start()
     try:
-        uvicorn.Server(config).run(sockets=[bound])
+        server.run(sockets=[bound])
     finally:
         ticker.stop()
         file.unlink(missing_ok=True)
@@ -169,6 +181,8 @@ def _url(bound: socket.socket) -> str:
 
 def main() -> int:
     """The exit code: 0 after a clean stop, 1 when it could not start, 2 for bad settings."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings()

@@ -30,7 +30,6 @@ class Ticker:
         )
 
     def start(self) -> None:
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler.start()
 
     def wake(self) -> None:

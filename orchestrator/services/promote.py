@@ -73,10 +73,9 @@ def _close_gate(
     if outcome.winners or newcomers:
         experiments.set_stage_status(connection, following.id, StageStatus.RUNNING)
     else:
-        text = f"no_winner: {outcome.conclusion}"
         for later in stages[position + 1 :]:
             experiments.close_stage(connection, later.id, conclusion="never opened", now=now)
-        end_experiment(connection, experiment, ExperimentStatus.SUCCEEDED, text, now)
+        end_experiment(connection, experiment, ExperimentStatus.SUCCEEDED, outcome.conclusion, now)
 
 
 def _outcome(
