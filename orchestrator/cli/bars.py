@@ -13,13 +13,13 @@ TERMINAL = ENDED | {"stopped"}
 COLUMNS = ("variant", "stage", "", "step", "status", "loss", "gap", "tok/s", "left")
 
 
-def render(watched: Watched, room: int = 40, away: str = "") -> RenderableType:
-    """The bars of as many runs as there is room for, those at work first; `away` says what is amiss."""
+def render(watched: Watched, room: int = 40, width: int = 80, away: str = "") -> RenderableType:
+    """The bars of at most `room` runs, those at work first, on `width` columns; `away` says what is amiss."""
     if watched.look is None:
         return Text(away or "waiting for the service")
     look = watched.look
     shown, hidden = _fit(look.runs, room)
-    parts: list[RenderableType] = [_head(look), _bars(watched, shown)]
+    parts: list[RenderableType] = [_head(look), _bars(watched, shown, width)]
     if hidden:
         parts.append(Text(f"and {hidden} more: `assay status {look.experiment['id']}`", style="dim"))
     if away:
@@ -41,7 +41,7 @@ def _head(look: Look) -> Text:
     return Text.assemble("\n", (experiment["name"], "bold"), f" ({experiment['id']}) is ", status)
 
 
-def _bars(watched: Watched, runs: list[Json]) -> Table:
+def _bars(watched: Watched, runs: list[Json], width: int) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", expand=True)
     right = ("step", "loss", "gap", "tok/s", "left")
     for name in COLUMNS:
@@ -52,11 +52,11 @@ def _bars(watched: Watched, runs: list[Json]) -> Table:
                 justify="right" if name in right else "left",
                 no_wrap=True,
                 overflow="ellipsis",
-                max_width=28 if flexible else None,
+                max_width=max(20, width - 62) if flexible else None,
                 min_width=6 if flexible else None,
             )
         else:
-            made.add_column(name, ratio=1, min_width=5)
+            made.add_column(name, ratio=1, min_width=8)
     look = watched.look
     several = has_several_seeds(look.runs) if look else False
     for run in runs:

@@ -68,8 +68,8 @@ def why(run: Run, url: Url = None, every: EveryCriterion = False, as_json: AsJso
 def decisions(
     experiment: Exp,
     kind: Annotated[
-        str | None,
-        typer.Option(help="continue, stop, promote, decline, hold or fail.", show_default=False),
+        Literal["continue", "stop", "promote", "decline", "hold", "fail"] | None,
+        typer.Option(help="Only those.", show_default=False),
     ] = None,
     url: Url = None,
     as_json: AsJson = False,

@@ -7,6 +7,7 @@ from time import monotonic
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.cli import tables
 from orchestrator.cli.acts import idempotency_key
 from orchestrator.cli.client import Client, Json
 from orchestrator.cli.demo_service import DemoService, workers_of
@@ -14,7 +15,7 @@ from orchestrator.cli.documents import Document
 from orchestrator.cli.errors import CliError, DemoFailed
 from orchestrator.cli.files import configs, read_spec
 from orchestrator.cli.signals import Interruptions
-from orchestrator.cli.summary import closing_words, summarize, write_summary
+from orchestrator.cli.summary import next_steps, summarize, write_summary
 from orchestrator.cli.watch import follow
 
 WORKERS_SECONDS = 60.0
@@ -49,7 +50,9 @@ def demo(spec_file: Path, out: Path, console: Console) -> None:
             with interruptions.held():
                 service.stop()
                 _check_gone(service, console)
-    console.print(closing_words(summary, out))
+    console.print(Text(), tables.closing(summary["runs"], summary["decisions"]), Text(), sep="\n")
+    for line in next_steps(summary, out):
+        _say(console, line)
     experiment = summary["experiment"]
     if experiment["status"] != "succeeded":
         raise DemoFailed(

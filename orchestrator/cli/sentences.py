@@ -132,4 +132,8 @@ def criterion_lines(criterion: Json, depth: int = 0) -> Iterator[tuple[int, str,
 def _rule_sentence(criterion: Json) -> str:
     """What a rule needs, without the sentences of its parts: those follow on their own lines."""
     text = str(criterion["text"])
-    return next((needs for start, needs in RULES_IN_WORDS.items() if text.startswith(start)), text)
+    if all(str(part["text"]) in text for part in criterion["parts"]):
+        return next(
+            (needs for start, needs in RULES_IN_WORDS.items() if text.startswith(start)), "rests on these"
+        )
+    return text

@@ -1,13 +1,9 @@
-"""What a demo leaves for people and programs: its files, a closing table, and what to do next."""
+"""What a demo leaves for people and programs: its files, and what to do next."""
 
 import json
 import shlex
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.text import Text
-
-from orchestrator.cli import tables
 from orchestrator.cli.client import Client, Json
 from orchestrator.cli.reads import write_report, write_text
 
@@ -30,16 +26,14 @@ def write_summary(client: Client, summary: Json, out: Path) -> None:
     write_report(client, summary["experiment"]["id"], out)
 
 
-def closing_words(summary: Json, out: Path) -> RenderableType:
-    """Where every run ended and why, and what can be done next."""
+def next_steps(summary: Json, out: Path) -> tuple[str, ...]:
+    """What was written, and what can be done with it."""
     experiment, runs = summary["experiment"], summary["runs"]
     variant = next((run["variant"] for run in runs if not run["is_control"]), experiment["control"])
     home = f"ASSAY_HOME={shlex.quote(str(out / 'home'))}"
-    next_steps = (
+    return (
         f"wrote summary.json, report.json and report.html to {out}",
         f"next: open {out / 'report.html'}, or start the service on this data and ask it",
         f"  {home} assay serve",
         f"  {home} assay why {experiment['id']}/{variant}",
     )
-    words = Text("\n".join(next_steps), no_wrap=True, overflow="ignore")
-    return Group(Text(), tables.closing(runs, summary["decisions"]), Text(), words)

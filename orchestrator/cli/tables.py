@@ -27,23 +27,24 @@ def styled(word: str) -> Text:
     return Text(word.replace("_", " "), style=STYLES.get(word, ""))
 
 
-def table(*columns: str, wide: str | None = None, right: Sequence[str] = ()) -> Table:
-    """A table without a frame. `wide` is the column that wraps; numbers stand on the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def table(*columns: str, wide: str | None = None, right: Sequence[str] = (), wraps: bool = True) -> Table:
+    """A table without a frame. The `wide` column gets what room is left; numbers stand on the right."""
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=wide is not None)
     for name in columns:
-        wraps = name == wide
+        is_wide = name == wide
         made.add_column(
             name,
             justify="right" if name in right else "left",
-            overflow="fold" if wraps else "ellipsis",
-            no_wrap=not wraps,
-            ratio=1 if wraps else None,
+            overflow="fold" if is_wide and wraps else "ellipsis",
+            no_wrap=not (is_wide and wraps),
+            ratio=1 if is_wide else None,
         )
     return made
 
 
 def experiments(items: Iterable[Json]) -> RenderableType:
-    made = table("id", "name", "status", "stage", "created", "conclusion")
+    columns = ("id", "name", "status", "stage", "created", "conclusion")
+    made = table(*columns, wide="conclusion", wraps=False)
     for item in items:
         open_stages = [stage["name"] for stage in item["stages"] if stage["status"] in ("running", "judging")]
         made.add_row(

@@ -75,7 +75,7 @@ class Bars:
 
     def _draw(self, away: str = "") -> None:
         room = max(3, self._console.height - ROOM_FOR_TEXT)
-        self._live.update(render(self._watched, room, away), refresh=True)
+        self._live.update(render(self._watched, room, self._console.width, away), refresh=True)
 
 
 @contextmanager
