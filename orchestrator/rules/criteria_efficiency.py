@@ -28,9 +28,9 @@ class MeaningfullyBetter(Params):
     """What imbalance, FLOPs, tokens/s and peak memory may each lose."""
     imbalance_floor: float = Field(default=0.05, ge=0)
     """A rise of the imbalance up to this much is never worse: 5% of a small imbalance is noise."""
-    throughput_devices: Devices = "accelerator"
-    """Where tokens/s is compared. CPU slots share cores, so a CPU's tokens/s depends on the neighbours:
-    a decision that read it could not be made again."""
+    hardware_devices: Devices = "accelerator"
+    """Where tokens/s and peak memory are compared. CPU slots share cores and memory, so both depend there on
+    the neighbours and on restarts: a decision that read them could not be made again."""
 
 
 Measured = tuple[float, float]  # the variant's and the control's, means over the paired seeds
@@ -116,9 +116,11 @@ def _flops(params: MeaningfullyBetter, case: Case, pairs: Pairs) -> Both:
 
 
 def _memory(params: MeaningfullyBetter, case: Case, pairs: Pairs) -> Both:
+    reason = next((r for pair in pairs if (r := _other_hardware(params, *pair)) is not None), None)
     both = _means(pairs, case, lambda e: e.peak_memory_bytes)
-    if both is None or _other_device(pairs):
-        return None, _not_compared("peak_memory", "peak memory is not compared: not known on one device")[1]
+    if both is None or reason is not None:
+        text = f"peak memory is not compared: {reason or 'it is not known on both sides'}"
+        return None, _not_compared("peak_memory", text)[1]
     return None, _share(params, case, "peak_memory", "peak memory", both, params.worse_share, more=False)[1]
 
 
@@ -158,21 +160,15 @@ def _share(
 
 
 def _other_hardware(params: MeaningfullyBetter, subject: Curve, control: Curve) -> str | None:
-    """Why tokens/s says nothing about these two, or None when the hardware is the same."""
+    """Why tokens/s and memory say nothing about these two, or None when the hardware is the same."""
     left, right = subject.identity, control.identity
-    if params.throughput_devices == "none":
+    if params.hardware_devices == "none":
         return "the policy leaves it out"
     if left is None or right is None or (left.device, left.threads) != (right.device, right.threads):
         return "the hardware differs"
-    if params.throughput_devices == "accelerator" and not left.device.startswith("cuda"):
-        return "CPU slots share cores, so it depends on the neighbours"
+    if params.hardware_devices == "accelerator" and not left.device.startswith("cuda"):
+        return "on a CPU it depends on the neighbours"
     return None
-
-
-def _other_device(pairs: Pairs) -> bool:
-    return any(
-        s.identity is None or c.identity is None or s.identity.device != c.identity.device for s, c in pairs
-    )
 
 
 def _means(pairs: Pairs, case: Case, read: Callable[[Evaluation], float | None]) -> Measured | None:

@@ -101,11 +101,13 @@ class Service:
         return code
 
     def workers(self) -> list[psutil.Process]:
-        """Worker processes of this home."""
-        mark = str(self.home / "runs")
-        return [
-            p for p in psutil.process_iter(["cmdline"]) if any(mark in a for a in p.info["cmdline"] or [])
-        ]
+        """Trainer processes of this home, without their supervisors."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if command[1:4] == ["-m", "trainer", "work"] and str(self.home) in command[-1]:
+                found.append(process)
+        return found
 
     def clean(self) -> None:
         """Ends what the test left: the service, then the workers of this home, each by its id."""

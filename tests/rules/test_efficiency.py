@@ -81,7 +81,7 @@ def test_where_throughput_is_compared(
     who: dict[str, Any], whose: dict[str, Any], devices: str, expected: Verdict
 ) -> None:
     faster = {"tokens_per_second": 2000.0}
-    assert verdict(faster, who=who, whose=whose, throughput_devices=devices) is expected
+    assert verdict(faster, who=who, whose=whose, hardware_devices=devices) is expected
 
 
 def test_throughput_on_a_cpu_can_neither_help_nor_harm() -> None:
@@ -143,3 +143,8 @@ def test_not_comparable_is_invalid() -> None:
 
 def test_without_a_control_it_is_inconclusive() -> None:
     assert result(BETTER, case(curve("a", {1000: 3.0}))).verdict is OPEN
+
+
+def test_peak_memory_on_a_cpu_can_neither_help_nor_harm() -> None:
+    cheaper = {"flops_per_token": 1000.0}
+    assert verdict({"peak_memory_bytes": 900}, {"peak_memory_bytes": 100}, cheaper) is PASS
