@@ -10,7 +10,7 @@ from rich.text import Text
 from orchestrator.cli import tables
 from orchestrator.cli.acts import idempotency_key
 from orchestrator.cli.client import Client, Json
-from orchestrator.cli.demo_service import DemoService, workers_of
+from orchestrator.cli.demo_service import DemoService
 from orchestrator.cli.documents import Document
 from orchestrator.cli.errors import CliError, DemoFailed
 from orchestrator.cli.files import configs, read_spec
@@ -83,12 +83,12 @@ def _cancel_all(client: Client, reason: str, console: Console) -> None:
 def wait_for_workers(service: DemoService) -> None:
     """Until no worker is left or nobody is there to end them, at most for a minute."""
     deadline = monotonic() + WORKERS_SECONDS
-    while service.is_alive and workers_of(service.home) and monotonic() < deadline:
+    while service.is_alive and service.workers() and monotonic() < deadline:
         Event().wait(0.2)
 
 
 def _check_gone(service: DemoService, console: Console) -> None:
-    left = [process.pid for process in workers_of(service.home)]
+    left = [process.pid for process in service.workers()]
     if left:
         _say(console, f"could not end the processes {', '.join(str(pid) for pid in left)}")
 

@@ -31,6 +31,7 @@ class DemoService:
         self.home = home.resolve()
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_ready = False
 
     @property
     def service_file(self) -> Path:
@@ -80,7 +81,18 @@ class DemoService:
         except CliError:
             client.close()
             return None
+        self._was_ready = True
         return client
+
+    @property
+    def holds_home(self) -> bool:
+        """Whether the data folder is this service's, and so its workers: another service may have it."""
+        written = read_service_file(self.service_file).get("pid")
+        return self._was_ready or (written is not None and written == self.pid)
+
+    def workers(self) -> list[psutil.Process]:
+        """The workers that are this service's to end."""
+        return workers_of(self.home) if self.holds_home else []
 
     def _tail(self) -> list[str]:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
@@ -88,6 +100,7 @@ class DemoService:
 
     def stop(self) -> None:
         """Ends the service, then whatever worker of its data folder is still there."""
+        has_workers = self.holds_home  # asked now: a service that ends takes its file with it
         if self._process is not None:
             self._process.terminate()
             try:
@@ -95,7 +108,8 @@ class DemoService:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        _end(workers_of(self.home))
+        if has_workers:
+            _end(workers_of(self.home))
 
 
 def service_environment(inherited: Mapping[str, str], home: Path) -> dict[str, str]:

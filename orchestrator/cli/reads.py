@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from orchestrator.cli import tables
+from orchestrator.cli import preview, tables
 from orchestrator.cli.client import Client, Json
 from orchestrator.cli.files import read_spec
 from orchestrator.cli.output import console, print_plain, put, put_json, say
@@ -21,7 +21,7 @@ def page(items: list[Json]) -> Json:
 
 
 def plan(client: Client, file: Path, as_json: bool) -> None:
-    put(client.post("/v1/plans", read_spec(file)), as_json, tables.plan)
+    put(client.post("/v1/plans", read_spec(file)), as_json, preview.plan)
 
 
 def ls(client: Client, status: str | None, name: str | None, as_json: bool) -> None:

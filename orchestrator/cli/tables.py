@@ -1,6 +1,6 @@
 """What the reading commands show, as rich renderables made from the API's JSON."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -152,49 +152,6 @@ def _points(points: Sequence[Json], axis: str) -> RenderableType:
             Text(f"not comparable: {point['invalid']}" if point["invalid"] else str(point["band"] or "")),
         )
     return made if made.row_count else Text("no evaluation yet")
-
-
-def plan(view: Json) -> RenderableType:
-    """The preview of a spec."""
-    seeds = ", ".join(str(seed) for seed in view["seeds"])
-    head = (
-        f"control {view['control']}, policy {view['policy']['name']}, seeds {seeds}\n"
-        f"at most {view['runs']:,} runs and {view['most_steps']:,} training steps "
-        f"of {view['tokens_per_step']:,} tokens"
-    )
-    parts: list[RenderableType] = [Text(view["name"], style="bold"), Text(head), Text()]
-    parts += [_planned_stages(view["stages"]), Text(), _planned_variants(view["variants"])]
-    return Group(*parts, *_warnings(view["warnings"]))
-
-
-def _planned_stages(stages: Iterable[Json]) -> Table:
-    right = ("steps", "evaluations", "runs")
-    made = table("stage", *right, "who enters", wide="who enters", right=right)
-    for stage in stages:
-        numbers = (f"{stage[key]:,}" for key in ("steps", "evaluations", "most_runs"))
-        made.add_row(stage["name"], *numbers, Text(stage["entrants"]))
-    return made
-
-
-def _planned_variants(variants: Iterable[Json]) -> Table:
-    right = ("params", "active")
-    made = table("variant", "from stage", *right, "what differs", wide="what differs", right=right)
-    for item in variants:
-        differs = ", ".join(f"{path} = {value}" for path, value in item["overrides"].items())
-        made.add_row(
-            Text(item["name"], style="bold" if item["is_control"] else ""),
-            item["stage"],
-            short(item["params_total"]),
-            short(item["params_active"]),
-            Text(differs or "the base as it is"),
-        )
-    return made
-
-
-def _warnings(warnings: Iterable[str]) -> Iterator[RenderableType]:
-    for warning in warnings:
-        yield Text()
-        yield Text(f"warning: {warning}", style="yellow")
 
 
 def policies(items: Iterable[Json]) -> RenderableType:

@@ -1,5 +1,6 @@
 """The demo with a real service and real workers: however it ends, no process stays behind."""
 
+import fcntl
 import json
 import os
 import signal
@@ -52,6 +53,24 @@ def test_a_service_that_cannot_start_shows_the_end_of_its_log(
     assert said.code == 1
     assert "the service ended at its start" in said.err
     assert "ASSAY_TICK_SECONDS" in said.err
+
+
+def test_a_data_folder_that_another_service_holds_is_left_alone(assay: Assay, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("name: x\n")
+    home = (tmp_path / "out" / "home").resolve()
+    home.mkdir(parents=True)
+    environment = {**os.environ, "ASSAY_WORKER": str(home / "engine" / "run_1-1.claim")}
+    with (home / "service.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        theirs = subprocess.Popen(["sleep", "60"], env=environment)
+        try:
+            said = assay("demo", "--spec", str(spec), "--out", str(tmp_path / "out"))
+            assert "another service works on" in said.err
+            assert [process.pid for process in workers_of(home)] == [theirs.pid]
+        finally:
+            theirs.kill()
+            theirs.wait()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
