@@ -93,8 +93,9 @@ def list_runs(
 def list_events(
     context: AppContext, experiment_id: ExperimentId, page: PageParams, after: Annotated[int, Query(ge=0)] = 0
 ) -> views.Page[views.EventView]:
-    """What happened, oldest first."""
-    return query.list_events(context, experiment_id, after=after, limit=page.limit)
+    """What happened, oldest first; `after` is an event's id, as the cursor is."""
+    start = int(page.cursor) if page.cursor and page.cursor.isdecimal() else after
+    return query.list_events(context, experiment_id, after=start, limit=page.limit)
 
 
 @router.get("/experiments/{experiment_id}/compare")

@@ -1,6 +1,6 @@
 """JSON of the API as words: numbers, times, decisions and criteria. Pure; plain text without styles."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from orchestrator.cli.client import Json
@@ -16,13 +16,11 @@ DONE = {
 }
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "invalid": "!"}
 RULES_IN_WORDS = {
-    "all of: ": "needs all of these",
-    "any of: ": "needs any of these",
-    "not: ": "needs the opposite of this",
+    "all": "needs all of these",
+    "any": "needs any of these",
+    "not": "needs the opposite of this",
 }
-"""How the text of a combined criterion starts: after it come the sentences of its parts."""
-RULES = tuple(RULES_IN_WORDS)
-RULE_MARKS = (": any of: ", ": all of: ", ": not: ")
+"""How a rule combines the criteria that are listed below it."""
 VERDICT_STYLES = {"pass": "green", "inconclusive": "yellow", "invalid": "magenta"}
 STYLES = {
     "promote": "green",
@@ -90,50 +88,20 @@ def decision_head(decision: Json) -> str:
 
 
 def decision_sentence(decision: Json) -> str:
-    return f"{decision_head(decision)}: {brief(decision)}"
+    return f"{decision_head(decision)}: {decision['text']}"
 
 
-def brief(decision: Json) -> str:
-    """The decision's sentence, where it quotes a whole rule with the part alone that settled it."""
-    text = str(decision["text"])
-    head = next((text.split(mark)[0] for mark in RULE_MARKS if mark in text), None)
-    rule = next((item for item in decision["criteria"] if item.get("parts")), None)
-    return text if head is None or rule is None else f"{head}: {settling(rule)}"
-
-
-def settling(criterion: Json) -> str:
-    """The sentence of the part that settled a rule's verdict: the first that has the same one."""
-    parts = criterion.get("parts") or []
-    if not parts or not str(criterion["text"]).startswith(RULES):
-        return str(criterion["text"])
-    return settling(next((part for part in parts if part["verdict"] == criterion["verdict"]), parts[0]))
-
-
-def why_in_short(run: Json, decisions: Iterable[Json] = ()) -> str:
-    """The reason of a run's status as one sentence: that of the decision which made it so, if it is there."""
-    detail = run.get("detail")
-    if detail:
-        made = [d for d in decisions if d["run_id"] == run["id"] and d["text"] == detail]
-        return brief(made[-1]) if made else str(detail)
-    if run.get("reason"):
-        return str(run["reason"]).replace("_", " ")
+def why_in_short(run: Json) -> str:
+    """The reason of a run's status as one sentence."""
+    if run.get("detail") or run.get("reason"):
+        return str(run.get("detail") or run["reason"].replace("_", " "))
     return f"{run['status'].replace('_', ' ')}, step {run['step']:,} of {run['target_step']:,}"
 
 
 def criterion_lines(criterion: Json, depth: int = 0) -> Iterator[tuple[int, str, str]]:
     """(depth, verdict, sentence) of a criterion and, below it, of its parts."""
     parts = criterion.get("parts") or []
-    text = _rule_sentence(criterion) if parts else str(criterion["text"])
+    text = RULES_IN_WORDS.get(criterion.get("how") or "", str(criterion["text"]))
     yield depth, criterion["verdict"], f"{criterion['name'].replace('_', ' ')}: {text}"
     for part in parts:
         yield from criterion_lines(part, depth + 1)
-
-
-def _rule_sentence(criterion: Json) -> str:
-    """What a rule needs, without the sentences of its parts: those follow on their own lines."""
-    text = str(criterion["text"])
-    if all(str(part["text"]) in text for part in criterion["parts"]):
-        return next(
-            (needs for start, needs in RULES_IN_WORDS.items() if text.startswith(start)), "rests on these"
-        )
-    return text

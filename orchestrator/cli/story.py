@@ -12,7 +12,6 @@ from orchestrator.cli.sentences import (
     MARKS,
     STYLES,
     VERDICT_STYLES,
-    brief,
     criterion_lines,
     decision_head,
     when,
@@ -45,7 +44,7 @@ def _head(run: Json, decisions: Sequence[Json]) -> RenderableType:
     name = Text.assemble(
         (run["variant"], "bold"), f"  {run['id']} of {run['experiment_id']}, {role}  ", status
     )
-    return Group(name, Text(why_in_short(run, decisions)))
+    return Group(name, Text(why_in_short(run)))
 
 
 def _decision(decision: Json, in_full: bool) -> RenderableType:
@@ -53,7 +52,7 @@ def _decision(decision: Json, in_full: bool) -> RenderableType:
         "\n", (decision_head(decision), STYLES.get(decision["kind"], "")), (f"  {_moment(decision)}", "dim")
     )
     lines = [line for criterion in decision["criteria"] for line in _criterion(criterion)] if in_full else []
-    return Group(head, Padding(Text(brief(decision)), (0, 0, 0, 2)), *lines)
+    return Group(head, Padding(Text(decision["text"]), (0, 0, 0, 2)), *lines)
 
 
 def _moment(decision: Json) -> str:

@@ -11,7 +11,6 @@ from orchestrator.cli.client import Json
 from orchestrator.cli.sentences import (
     NOTHING,
     STYLES,
-    brief,
     decision_head,
     has_several_seeds,
     number,
@@ -111,7 +110,7 @@ def closing(runs: list[Json], decisions: list[Json]) -> RenderableType:
     reasons.add_column(ratio=1)
     for run in runs:
         name = Text(run_name(run, several_seeds=several), style="bold" if run["is_control"] else "")
-        reasons.add_row(name, Text(why_in_short(run, decisions)))
+        reasons.add_row(name, Text(why_in_short(run)))
     return Group(run_table(runs), Text(), Text("why", style="bold"), reasons)
 
 
@@ -120,7 +119,7 @@ def decisions(items: Iterable[Json]) -> RenderableType:
     parts: list[RenderableType] = []
     for item in items:
         head = Text.assemble((f"{item['id']}  ", "dim"), (decision_head(item), STYLES.get(item["kind"], "")))
-        parts += [head, Padding(Text(brief(item)), (0, 0, 0, 4))]
+        parts += [head, Padding(Text(item["text"]), (0, 0, 0, 4))]
     return Group(*parts) if parts else Text("no decision yet")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Verdict(StrEnum):
@@ -23,6 +24,8 @@ class CriterionResult:
     measured: float | None = None
     threshold: float | None = None
     parts: tuple["CriterionResult", ...] = ()
+    how: Literal["all", "any", "not"] | None = None
+    """How the parts were combined, where they were."""
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Verdict:
@@ -42,3 +45,16 @@ def any_of(verdicts: Sequence[Verdict]) -> Verdict:
 def negate(verdict: Verdict) -> Verdict:
     """Pass and fail change places; what is not known stays not known."""
     return {Verdict.PASS: Verdict.FAIL, Verdict.FAIL: Verdict.PASS}.get(verdict, verdict)
+
+
+def combine(name: str, how: Literal["all", "any"], parts: Sequence[CriterionResult]) -> CriterionResult:
+    """The parts as one result. Its sentence is that of what settled the verdict; the parts hold the rest."""
+    verdicts = [part.verdict for part in parts]
+    verdict = all_of(verdicts) if how == "all" else any_of(verdicts)
+    if not parts:
+        text = "there is nothing to meet"
+    elif how == "all" and verdict is Verdict.PASS:
+        text = "; ".join(part.text for part in parts)
+    else:
+        text = next((part.text for part in parts if part.verdict is verdict), parts[0].text)
+    return CriterionResult(name, verdict, text, parts=tuple(parts), how=how)

@@ -22,7 +22,7 @@ def spell(kind: Kind, number: int) -> str:
 
 def number_of(kind: Kind, text: str) -> int:
     """The row that `text` names. Raises `Missing` when it names none of this kind."""
-    match = re.fullmatch(rf"{kind}_([1-9]\d{{0,17}})", text)
+    match = re.fullmatch(rf"{kind}_([1-9][0-9]{{0,17}})", text)
     if match is None:
         example = spell(kind, 1)
         raise Missing(f"there is no {_NAMES[kind]} `{text[:40]}`: an id looks like `{example}`")

@@ -138,8 +138,8 @@ def parse_spec(document: JsonObject) -> ExperimentSpec:
 
 
 def _field_error(item: dict[str, object]) -> FieldError:
-    location = cast("tuple[int | str, ...]", item["loc"])
-    field = "policy" if location[0] == "policy" else dotted(location)
+    location = _without_marks(cast("tuple[int | str, ...]", item["loc"]))
+    field = dotted(location) or "spec"
     if item["type"] == "extra_forbidden":
         hint = did_you_mean(str(location[-1]), _known_keys(location))
         return FieldError(field, f"unknown key{hint}")
@@ -151,6 +151,19 @@ def _field_error(item: dict[str, object]) -> FieldError:
     return FieldError(field, f"{item['msg']} (got {_short(item['input'])})")
 
 
+def _without_marks(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The place without Pydantic's marks, told by where they stand, since a variant may have a mark's name.
+
+    Below a JSON object a mark of the value's type follows each key, a bad key is marked itself, and the
+    two kinds of a policy are marks too.
+    """
+    if location[:1] == ("policy",):
+        return ("policy",)
+    depth = 1 if location[:1] == ("base",) else 4 if location[2:3] == ("variants",) else len(location)
+    inside = tuple(part for part in location[depth::2] if part != "[key]")
+    return location[:depth] + inside
+
+
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     models: dict[str, type[BaseModel]] = {"stages": StageSpec, "resources": Resources, "promote": Promote}
     parents = [part for part in location[:-1] if isinstance(part, str)]
@@ -159,12 +172,12 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
-    """`("stages", 0, "steps")` as `stages[0].steps`; Pydantic's mark for a mapping's key is left out."""
+    """`("stages", 0, "steps")` as `stages[0].steps`."""
     text = ""
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        elif part != "[key]":
+        else:
             text += f".{part}" if text else part
     return text
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 
 from orchestrator.domain.curves import Curve, Unmatched, latest_finite, match
-from orchestrator.domain.evidence import CriterionResult, Verdict, all_of, any_of
+from orchestrator.domain.evidence import CriterionResult, Verdict, combine
 from orchestrator.protocol.report import Evaluation
 from orchestrator.rules.criteria import Case, Params, register, unknown, unmatched, verdict_of
 from orchestrator.rules.routing import imbalance, is_moe, measured
@@ -56,12 +57,11 @@ def meaningfully_better(params: MeaningfullyBetter, case: Case) -> CriterionResu
         _flops(params, case, pairs),
         _memory(params, case, pairs),
     )
-    better = _group("one_is_better", any_of, [better for better, _ in measures if better is not None])
-    none_worse = _group("none_is_worse", all_of, [worse for _, worse in measures])
-    text = f"{better.text}; {none_worse.text}"
-    return CriterionResult(
-        name, all_of([better.verdict, none_worse.verdict]), text, parts=(better, none_worse)
-    )
+    better = combine("one_is_better", "any", [better for better, _ in measures if better is not None])
+    none_worse = combine("none_is_worse", "all", [worse for _, worse in measures])
+    if none_worse.verdict is Verdict.PASS:
+        none_worse = replace(none_worse, text=f"nothing is worse by more than {params.worse_share:.0%}")
+    return combine(name, "all", [better, none_worse])
 
 
 Pairs = list[tuple[Curve, Curve]]
@@ -192,13 +192,6 @@ def _at_budget(subject: Curve, control: Curve, case: Case) -> Evaluation | None:
         return latest_finite(control, case.step)
     within = [e for e in control.evaluations if e.tokens <= mine.tokens]
     return within[-1] if within else None
-
-
-def _group(
-    name: str, combine: Callable[[list[Verdict]], Verdict], parts: list[CriterionResult]
-) -> CriterionResult:
-    said = "; ".join(part.text for part in parts)
-    return CriterionResult(name, combine([part.verdict for part in parts]), said, parts=tuple(parts))
 
 
 def _not_compared(name: str, text: str) -> Both:

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from orchestrator.domain.errors import FieldError
-from orchestrator.domain.evidence import CriterionResult, Verdict, all_of, any_of, negate
+from orchestrator.domain.evidence import CriterionResult, combine, negate
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import CRITERIA, Case, Params
 
@@ -46,11 +46,11 @@ def ask(node: Combined | Leaf, case: Case) -> CriterionResult:
     if isinstance(node, Leaf):
         return CRITERIA[node.criterion].ask(node.params, case)
     parts = tuple(ask(part, case) for part in node.parts)
-    verdicts = [part.verdict for part in parts]
     if node.how == "not":
-        return CriterionResult("not", negate(verdicts[0]), f"not: {parts[0].text}", parts=parts)
-    verdict = all_of(verdicts) if node.how == "all" else any_of(verdicts)
-    return CriterionResult(node.how, verdict, _sentence(node.how, parts), parts=parts)
+        return CriterionResult(
+            "not", negate(parts[0].verdict), f"not: {parts[0].text}", parts=parts, how="not"
+        )
+    return combine(node.how, node.how, parts)
 
 
 def leaves(node: Combined | Leaf) -> Iterator[Leaf]:
@@ -147,18 +147,6 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The nearest known word, or all of them."""
     near = get_close_matches(word, known, n=1)
     return f"did you mean `{near[0]}`?" if near else f"use one of {', '.join(sorted(known))}"
-
-
-def _sentence(how: str, parts: Sequence[CriterionResult]) -> str:
-    word = {"all": "all of", "any": "any of"}[how]
-    said = {
-        Verdict.PASS: "passes",
-        Verdict.FAIL: "fails",
-        Verdict.INCONCLUSIVE: "is inconclusive",
-        Verdict.INVALID: "is invalid",
-    }
-    inside = "; ".join(f"{part.name} {said[part.verdict]} ({part.text})" for part in parts)
-    return f"{word}: {inside or 'nothing'}"
 
 
 def _validate(document: object) -> Combined | Leaf:

@@ -119,6 +119,8 @@ class CriterionView(View):
     threshold: float | None
     text: str
     parts: list["CriterionView"] = []
+    how: str | None = None
+    """`all`, `any` or `not`: how the parts were combined."""
 
 
 class DecisionView(View):

@@ -51,8 +51,8 @@ def run(number: int, variant: str, step: int = 500, **changes: Any) -> Json:
     }
 
 
-def criterion(name: str, verdict: str, text: str, *parts: Json) -> Json:
-    return {"name": name, "verdict": verdict, "text": text, "parts": list(parts)}
+def criterion(name: str, verdict: str, text: str, *parts: Json, how: str | None = None) -> Json:
+    return {"name": name, "verdict": verdict, "text": text, "parts": list(parts), "how": how}
 
 
 BEHIND = "eval loss 4.357 is 0.078 above the control's 4.279 at step 1500; promotion needs 0.050 below"
@@ -62,9 +62,8 @@ NOT_SAME = "eval loss 4.357 is 0.078 above the control's 4.279 at step 1500; the
 def promote_rule() -> Json:
     beats = criterion("beats_control", "fail", BEHIND)
     same = criterion("same_loss", "fail", NOT_SAME)
-    both = criterion("all", "fail", f"all of: same_loss fails ({NOT_SAME})", same)
-    text = f"any of: beats_control fails ({BEHIND}); all fails ({both['text']})"
-    return criterion("promote", "fail", text, beats, both)
+    both = criterion("all", "fail", NOT_SAME, same, how="all")
+    return criterion("promote", "fail", BEHIND, beats, both, how="any")
 
 
 def decision(number: int, kind: str = "decline", **changes: Any) -> Json:
