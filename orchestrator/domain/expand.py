@@ -54,11 +54,14 @@ def expand_variants(spec: ExperimentSpec, check: CheckConfig) -> list[Variant]:
     for index, stage in enumerate(spec.stages):
         for name, overrides in stage.variants.items():
             try:
-                facts = check(override(spec.base, overrides))
+                config = override(spec.base, overrides)
             except KeyError as error:
                 path = str(error.args[0])
                 message = f"`{path}` goes through a value that is not an object: name a field of the config"
                 problems.append(FieldError(f"stages[{index}].variants.{name}.{path}", message))
+                continue
+            try:
+                facts = check(config)
             except ConfigProblem as problem:
                 problems += _locate(problem, f"stages[{index}].variants.{name}", overrides)
             else:

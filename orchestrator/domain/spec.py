@@ -154,14 +154,12 @@ def _field_error(item: dict[str, object]) -> FieldError:
 def _without_marks(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The place without Pydantic's marks, told by where they stand, since a variant may have a mark's name.
 
-    Below a JSON object a mark of the value's type follows each key, a bad key is marked itself, and the
-    two kinds of a policy are marks too.
+    Below a JSON object a mark of the value's type follows each key; the two kinds of a policy are marks too.
     """
     if location[:1] == ("policy",):
         return ("policy",)
     depth = 1 if location[:1] == ("base",) else 4 if location[2:3] == ("variants",) else len(location)
-    inside = tuple(part for part in location[depth::2] if part != "[key]")
-    return location[:depth] + inside
+    return location[:depth] + location[depth::2]
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -172,12 +170,12 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def dotted(location: tuple[int | str, ...]) -> str:
-    """`("stages", 0, "steps")` as `stages[0].steps`."""
+    """`("stages", 0, "steps")` as `stages[0].steps`; Pydantic's mark for a mapping's key is left out."""
     text = ""
     for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
-        else:
+        elif part != "[key]":
             text += f".{part}" if text else part
     return text
 

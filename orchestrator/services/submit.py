@@ -30,7 +30,10 @@ class CheckedPlan:
 
 def check_plan(context: Context, document: JsonObject) -> CheckedPlan:
     """The plan of a spec. Raises `Invalid` with every field that is wrong."""
-    spec = parse_spec(document)
+    return _check(context, parse_spec(document))
+
+
+def _check(context: Context, spec: ExperimentSpec) -> CheckedPlan:
     trainer = context.trainers.get(spec.trainer)
     if trainer is None:
         hint = did_you_mean(spec.trainer, context.trainers)
@@ -53,10 +56,11 @@ def submit(context: Context, document: JsonObject, key: str | None = None) -> in
 
     Raises `Invalid`, and `Conflict` when the key was used for another document.
     """
+    spec = parse_spec(document)  # first: what is not a number has no hash
     body_hash = content_hash(document)
     if key is not None and (known := _recall(context, key, body_hash)) is not None:
         return known
-    checked = check_plan(context, document)
+    checked = _check(context, spec)
     now = context.clock()
     with context.database.write() as connection:
         if key is not None and (twin := store.recall_key(connection, key)) is not None:
