@@ -1,7 +1,7 @@
 """The sentence that an experiment ends with."""
 
 from collections.abc import Sequence
-from math import fsum
+from math import fsum, isfinite
 
 from orchestrator.domain.curves import Curve, evaluation_at
 
@@ -9,7 +9,7 @@ from orchestrator.domain.curves import Curve, evaluation_at
 def conclude(finished: Sequence[Curve], step: int) -> str:
     """Who was best at the last step, and by how much the control was beaten or not.
 
-    Losses in nats per token, the mean over seeds. The control never wins silently: it is named when it leads.
+    Losses in nats per token, the mean over the seeds whose loss is finite. The control never wins silently: it is named when it leads.
     """
     losses = _mean_losses(finished, step)
     controls = {curve.variant for curve in finished if curve.is_control}
@@ -33,6 +33,6 @@ def _mean_losses(curves: Sequence[Curve], step: int) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for curve in curves:
         evaluation = evaluation_at(curve, step)
-        if evaluation is not None:
+        if evaluation is not None and isfinite(evaluation.eval_loss):
             values.setdefault(curve.variant, []).append(evaluation.eval_loss)
     return {variant: fsum(losses) / len(losses) for variant, losses in values.items()}

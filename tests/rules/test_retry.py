@@ -1,0 +1,127 @@
+"""What follows when an attempt ends: again, later, or never."""
+
+from datetime import timedelta
+
+import pytest
+
+from orchestrator.domain.lifecycle import Reason
+from orchestrator.protocol.exit import ExitCode
+from orchestrator.rules.retry import (
+    COUNTED,
+    FREE,
+    MOST_IDLE,
+    MOST_RESTARTS,
+    REASON_OF_CODE,
+    Again,
+    Ended,
+    GiveUp,
+    after,
+    reason_of,
+)
+
+NEVER = {
+    Reason.OUT_OF_MEMORY,
+    Reason.DISK_FULL,
+    Reason.CONFIG_ERROR,
+    Reason.DATA_ERROR,
+    Reason.CHECKPOINT_ERROR,
+}
+
+
+def history(*ends: tuple[Reason, int]) -> list[Ended]:
+    return [Ended(reason, step) for reason, step in ends]
+
+
+@pytest.mark.parametrize("reason", sorted(FREE))
+def test_an_end_that_was_asked_for_is_free(reason: Reason) -> None:
+    assert after(history((reason, 100))) == Again()
+    assert after(history(*((reason, step) for step in range(0, 1000, 100)))) == Again()
+
+
+@pytest.mark.parametrize("reason", sorted(COUNTED))
+def test_a_break_is_tried_again_after_a_moment(reason: Reason) -> None:
+    assert after(history((reason, 100))) == Again(timedelta(seconds=2))
+
+
+@pytest.mark.parametrize("reason", sorted(NEVER))
+def test_what_would_end_the_same_way_is_not_tried_again(reason: Reason) -> None:
+    following = after(history((Reason.PREEMPTED, 10), (reason, 100)))
+    assert following == GiveUp(f"{reason} is not retried: the same attempt would end the same way")
+
+
+def test_every_reason_of_an_attempt_is_ruled_on() -> None:
+    assert set(REASON_OF_CODE.values()) <= FREE | COUNTED | NEVER | {Reason.DIVERGED}
+
+
+def test_the_wait_doubles_with_each_break_that_made_progress() -> None:
+    breaks = [(Reason.CRASHED, 100), (Reason.LOST, 200), (Reason.ENGINE_ERROR, 300)]
+    delays = [after(history(*breaks[:count])) for count in (1, 2, 3)]
+    assert delays == [Again(timedelta(seconds=seconds)) for seconds in (2, 4, 8)]
+
+
+def test_free_ends_between_are_not_counted() -> None:
+    ends = history((Reason.CRASHED, 100), (Reason.PREEMPTED, 150), (Reason.YIELDED, 200), (Reason.LOST, 300))
+    assert after(ends) == Again(timedelta(seconds=4))
+
+
+def test_too_many_breaks_end_the_run_though_each_made_progress() -> None:
+    ends = history(*((Reason.CRASHED, 100 * (i + 1)) for i in range(MOST_RESTARTS + 1)))
+    assert isinstance(after(ends[:-1]), Again)
+    assert after(ends) == GiveUp("4 broken attempts; at most 3 are restarted")
+
+
+@pytest.mark.parametrize("second", [100, 99, 0])
+@pytest.mark.parametrize("between", [(), ((Reason.PREEMPTED, 100),)])
+def test_two_breaks_without_progress_between_end_the_run(
+    second: int, between: tuple[tuple[Reason, int], ...]
+) -> None:
+    following = after(history((Reason.LOST, 100), *between, (Reason.CRASHED, second)))
+    assert following == GiveUp(f"crashed twice at step {second} without progress between")
+
+
+def test_one_step_is_progress() -> None:
+    assert isinstance(after(history((Reason.LOST, 100), (Reason.LOST, 101))), Again)
+
+
+@pytest.mark.parametrize("reason", sorted(FREE))
+def test_attempts_that_never_come_further_do_not_loop_for_ever(reason: Reason) -> None:
+    ends = history((Reason.YIELDED, 50), *[(reason, 100)] * MOST_IDLE)
+    assert isinstance(after(ends[:-1]), Again)
+    assert after(ends) == GiveUp("5 attempts in a row came no further than step 100")
+
+
+def test_an_idle_loop_is_seen_whatever_its_reasons() -> None:
+    mixed = [Reason.PREEMPTED, Reason.STALE_EPOCH, Reason.YIELDED, Reason.DIVERGED, Reason.PREEMPTED]
+    assert isinstance(after(history(*((reason, 7) for reason in mixed))), GiveUp)
+
+
+def test_a_diverged_run_is_tried_once_more_and_at_once() -> None:
+    assert after(history((Reason.CRASHED, 20), (Reason.DIVERGED, 60))) == Again()
+    again = after(history((Reason.DIVERGED, 60), (Reason.PREEMPTED, 80), (Reason.DIVERGED, 300)))
+    assert again == GiveUp("it diverged again after a retry from its last good checkpoint")
+
+
+def test_a_break_after_a_divergence_is_an_ordinary_break() -> None:
+    assert after(history((Reason.DIVERGED, 60), (Reason.CRASHED, 50))) == Again(timedelta(seconds=2))
+
+
+def test_an_empty_history_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no attempt has ended"):
+        after([])
+
+
+@pytest.mark.parametrize("code", list(ExitCode))
+def test_every_documented_code_has_its_reason(code: ExitCode) -> None:
+    expected = {
+        ExitCode.FINISHED: Reason.FINISHED,
+        ExitCode.CRASHED: Reason.CRASHED,
+        ExitCode.AT_GATE: Reason.YIELDED,
+        ExitCode.STOPPED: Reason.USER_STOPPED,
+        ExitCode.PREEMPTED: Reason.PREEMPTED,
+    }
+    assert reason_of(code) is (expected[code] if code in expected else Reason[code.name])
+
+
+@pytest.mark.parametrize("code", [None, -9, -15, 2, 13, 137, 255, -(10**9)])
+def test_any_other_end_is_a_crash(code: int | None) -> None:
+    assert reason_of(code) is Reason.CRASHED
