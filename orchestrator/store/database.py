@@ -1,5 +1,7 @@
 """Connections: one writer at a time, readers beside it, on SQLite (WAL) and PostgreSQL."""
 
+import json
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _engine(url)
+        self._snapshots = _snapshots(self.engine)
         self._writing = threading.Lock()
 
     @property
@@ -39,7 +42,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A snapshot that writers do not wait for."""
-        with self.engine.connect() as connection, connection.begin():
+        with self._snapshots.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
@@ -51,13 +54,41 @@ def _engine(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_pre_ping=True, isolation_level="READ COMMITTED")
+        return create_engine(
+            parsed, pool_pre_ping=True, isolation_level="READ COMMITTED", json_serializer=to_json
+        )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+    timeout = {"timeout": _BUSY_TIMEOUT_MS / 1000}
+    engine = create_engine(parsed, connect_args=timeout, json_serializer=to_json)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _snapshots(engine: Engine) -> Engine:
+    """The same pool for readers: in WAL mode each transaction is a snapshot, PostgreSQL must be asked."""
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def to_json(value: object) -> str:
+    """The JSON text of a column. What is not finite becomes a string, as it travels on the wire."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_spelled(value), allow_nan=False)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _spelled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -81,7 +81,9 @@ def add_points(connection: Connection, *, run_id: int, attempt_id: int, batch: S
     ids = metric_ids(connection, sorted({point.name for point in batch}))
     fresh: dict[tuple[int, int], tuple[float, int]] = {}
     for point in batch:
-        fresh[ids[point.name], point.step] = split_number(point.value)
+        number = split_number(point.value)
+        if fresh.setdefault((ids[point.name], point.step), number) != number:
+            raise Conflict(f"one report holds two values of {point.name} for step {point.step}")
     for key, number in _known_points(connection, run_id, attempt_id, fresh).items():
         if fresh.pop(key, number) != number:
             raise Conflict(f"another value is stored for step {key[1]} of this attempt's series")

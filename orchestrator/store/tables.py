@@ -13,11 +13,10 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
-    Text,
     UniqueConstraint,
 )
 
-from orchestrator.store.types import BigInt, UtcDateTime
+from orchestrator.store.types import BigInt, PlainText, UtcDateTime
 
 metadata = MetaData(
     naming_convention={
@@ -43,9 +42,9 @@ experiments = Table(
     metadata,
     _id(),
     Column("name", String(63), nullable=False, index=True),
-    Column("question", Text, nullable=False),
+    Column("question", PlainText, nullable=False),
     Column("status", String(16), nullable=False, index=True),
-    Column("conclusion", Text),
+    Column("conclusion", PlainText),
     Column("control", String(63), nullable=False),
     Column("trainer", String(63), nullable=False),
     Column("policy", JSON, nullable=False),
@@ -74,7 +73,7 @@ stages = Table(
     Column("name", String(63), nullable=False),
     Column("steps", BigInt, nullable=False),
     Column("status", String(16), nullable=False),
-    Column("conclusion", Text),
+    Column("conclusion", PlainText),
     Column("closed_at", UtcDateTime),
     UniqueConstraint("experiment_id", "position"),
 )
@@ -103,7 +102,7 @@ runs = Table(
     Column("seed", BigInt, nullable=False),
     Column("status", String(16), nullable=False, index=True),
     Column("reason", String(32)),
-    Column("detail", Text),
+    Column("detail", PlainText),
     Column("stage", Integer, nullable=False),
     Column("step", BigInt, nullable=False),
     Column("target_step", BigInt, nullable=False),
@@ -128,7 +127,7 @@ attempts = Table(
     Column("status", String(16), nullable=False, index=True),
     Column("key", String(100), nullable=False, unique=True),
     Column("slots", JSON, nullable=False),
-    Column("directory", Text, nullable=False),
+    Column("directory", PlainText, nullable=False),
     Column("token_hash", LargeBinary(32), nullable=False),
     Column("handle", JSON),
     Column("acknowledged", BigInt, nullable=False),
@@ -139,7 +138,7 @@ attempts = Table(
     Column("ended_at", UtcDateTime),
     Column("exit_code", Integer),
     Column("reason", String(32)),
-    Column("detail", Text),
+    Column("detail", PlainText),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -188,7 +187,7 @@ checkpoints = Table(
     _of("runs"),
     _of("attempts"),
     Column("step", BigInt, nullable=False),
-    Column("path", Text, nullable=False),
+    Column("path", PlainText, nullable=False),
     Column("manifest_sha256", String(64), nullable=False),
     Column("size_bytes", BigInt, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
@@ -209,7 +208,7 @@ decisions = Table(
     Column("reason", String(64), nullable=False),
     Column("author", String(100), nullable=False),
     Column("verdict", String(16), nullable=False),
-    Column("text", Text, nullable=False),
+    Column("text", PlainText, nullable=False),
     Column("criteria", JSON, nullable=False),
     Column("evidence", JSON, nullable=False),
     Column("policy_name", String(63), nullable=False),
@@ -226,7 +225,7 @@ events = Table(
     Column("kind", String(32), nullable=False),
     _of("experiments", nullable=True),
     _of("runs", nullable=True),
-    Column("text", Text, nullable=False),
+    Column("text", PlainText, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Index("ix_events_experiment_id", "experiment_id"),
 )

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CursorResult, DateTime, Dialect, Integer, TypeDecorator
+from sqlalchemy import BigInteger, CursorResult, DateTime, Dialect, Integer, Text, TypeDecorator
 
 BigInt = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite counts up only an `INTEGER` primary key."""
@@ -29,6 +29,16 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         read: datetime = value
         return read.replace(tzinfo=UTC) if read.tzinfo is None else read.astimezone(UTC)
+
+
+class PlainText(TypeDecorator[str]):
+    """Text as people and programs wrote it, less NUL, which PostgreSQL has no place for."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.replace("\x00", "\ufffd")
 
 
 def new_id(result: CursorResult[Any]) -> int:
