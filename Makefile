@@ -45,7 +45,7 @@ acceptance: $(STAMP)  ## the protocol at its true size: 1,000 / 5,000 / 8,000 st
 	$(BIN)/pytest -m acceptance --timeout 3000 -s
 
 bench: $(STAMP)  ## benchmarks of the service, as ratios
-	$(BIN)/python -m benchmarks.run
+	PYTHONPATH=tests/e2e $(BIN)/python -m benchmarks.run
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo-output acceptance-output bench-output .pytest_cache .mypy_cache .ruff_cache

@@ -118,6 +118,7 @@ class TrainConfig(Group):
     max_nan_steps: Size = 5
     """Steps in a row with a loss or gradient that is not finite, after which the run has diverged."""
     threads: Size | None = None
+    """CPU threads, wherever it runs: they move the loss a little. None for what the slot or machine gives."""
     deterministic: bool = True
 
 

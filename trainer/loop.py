@@ -87,7 +87,9 @@ class Loop:
         if directive is None or directive.kind is DirectiveKind.WAIT:
             return None
         if directive.kind is DirectiveKind.CONTINUE:
-            self.target = max(self.target, directive.target_step)
+            if directive.target_step > self.target:
+                self.target = directive.target_step
+                log.info("going on from step %d to %d", self.progress.step, self.target)
             return None
         if directive.kind is DirectiveKind.YIELD:
             return self._leave(ExitCode.AT_GATE, directive.reason or "told to yield")

@@ -34,7 +34,8 @@ def read_config(path: Path, overrides: list[str]) -> JsonObject:
 
 def make_assignment(arguments: argparse.Namespace) -> Assignment:
     """An assignment without a service; a resumed run keeps its seed and horizon. Raises `ConfigProblem`."""
-    config = check(read_config(arguments.config, arguments.set)).config
+    threads = [f"train.threads={arguments.threads}"] if arguments.threads else []
+    config = check(read_config(arguments.config, [*arguments.set, *threads])).config
     directory: Path = arguments.run_dir.absolute()
     before = _earlier(directory)
     complete = Config.model_validate(config)
@@ -53,7 +54,6 @@ def make_assignment(arguments: argparse.Namespace) -> Assignment:
         eval_every=arguments.eval_every,
         directory=str(directory),
         cache_directory=str(arguments.cache.absolute()),
-        threads=arguments.threads,
         device=arguments.device,
     )
     directory.mkdir(parents=True, exist_ok=True)

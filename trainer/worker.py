@@ -77,7 +77,7 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
 def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:
     import torch
 
-    if (count := threads or config.train.threads) is not None:
+    if (count := config.train.threads or threads) is not None:
         torch.set_num_threads(count)
     # On CPU every operation used here is deterministic, and the call below imports the compiler: seconds.
     if config.train.deterministic and cuda:

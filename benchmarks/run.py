@@ -1,0 +1,13 @@
+"""`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
+
+from benchmarks import gate, reporting, rest
+
+
+def main() -> None:
+    for measure in (rest.command_line_import, rest.at_rest, gate.delays, reporting.cost):
+        for name, figure in measure().items():
+            print(f"{name:<42} {figure}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
