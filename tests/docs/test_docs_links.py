@@ -7,7 +7,9 @@ import pytest
 from doc_pages import PAGES, ROOT, inline_code, name_of, slug
 
 SOURCES = sorted(
-    file for top in ("orchestrator", "trainer", "migrations") for file in (ROOT / top).rglob("*.py")
+    file
+    for top in ("orchestrator", "trainer", "migrations", "benchmarks")
+    for file in (ROOT / top).rglob("*.py")
 )
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
