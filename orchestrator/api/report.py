@@ -5,6 +5,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
+from plotly.graph_objects import Figure
 from plotly.io import to_html
 
 from orchestrator import figures
@@ -39,8 +40,8 @@ def report_html(report: views.ReportView, compared: views.CompareView) -> str:
             experiment=report.experiment,
             figures=_figures(report, compared),
             gaps=_gap_table(report, compared),
-            decisions=[d for d in report.decisions if d.kind != "continue"],
-            continued=sum(d.kind == "continue" for d in report.decisions),
+            decisions=[d for d in report.decisions if d.kind in MARKED],
+            others=sum(d.kind not in MARKED for d in report.decisions),
         )
     )
 
@@ -55,8 +56,12 @@ def _figures(report: views.ReportView, compared: views.CompareView) -> list[tupl
     if any(run.last_evaluation and run.last_evaluation.routing for run in report.runs):
         title = "normalised entropy"
         drawn.append(("Routing entropy", figures.learning_curves(_entropy(report), gates, (), y_title=title)))
-    pages = [to_html(figure, full_html=False, include_plotlyjs=i == 0) for i, (_, figure) in enumerate(drawn)]
+    pages = [_page(figure, first=i == 0) for i, (_, figure) in enumerate(drawn)]
     return [(name, Markup(page)) for (name, _), page in zip(drawn, pages, strict=True)]  # noqa: S704 - our own
+
+
+def _page(figure: Figure, *, first: bool) -> str:
+    return str(to_html(figure, full_html=False, include_plotlyjs=first, config={"displaylogo": False}))
 
 
 def _label(run: views.RunView) -> str:
