@@ -18,9 +18,12 @@ from importlib import import_module
 from pathlib import Path
 
 import uvicorn
+from fastapi import Depends, FastAPI
 from pydantic import ValidationError
 
 from orchestrator.api.app import create_app
+from orchestrator.api.deps import require_person
+from orchestrator.dashboard import pages
 from orchestrator.domain.errors import AssayError, Busy
 from orchestrator.engines.local import LocalEngine
 from orchestrator.protocol.wire import JsonObject
@@ -142,14 +145,21 @@ def serve(settings: Settings) -> None:
             database.close()
 
 
-def _run(settings: Settings, context: Context, bound: socket.socket, address: str) -> None:
-    ticker = Ticker(partial(tick, context), settings.tick_seconds, utc_now)
+def build_app(settings: Settings, context: Context) -> FastAPI:
+    """The API, and the pages for a browser behind the same door."""
     app = create_app(
-        replace(context, wake=ticker.wake),
+        context,
         token=settings.token,
         allowed_hosts=settings.allowed_hosts,
         body_limit=settings.body_limit_bytes,
     )
+    app.include_router(pages.router, dependencies=[Depends(require_person)])
+    return app
+
+
+def _run(settings: Settings, context: Context, bound: socket.socket, address: str) -> None:
+    ticker = Ticker(partial(tick, context), settings.tick_seconds, utc_now)
+    app = build_app(settings, replace(context, wake=ticker.wake))
     extend_leases(context)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
     file = context.home / ADDRESS_FILE

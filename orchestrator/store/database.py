@@ -19,8 +19,9 @@ _WRITERS = 0x617373  # the advisory lock that PostgreSQL writers of this service
 class Database:
     """The only way to a connection. `write` commits at its end or rolls back; `read` sees one snapshot."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience_seconds: float = _BUSY_TIMEOUT_MS / 1000) -> None:
         self.url = url
+        self.patience_seconds = patience_seconds
         self.engine = _engine(url)
         self._snapshots = _snapshots(self.engine)
         self._writing = threading.Lock()
@@ -31,13 +32,21 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that no other writer runs beside: load, decide and apply see the same rows."""
-        with self._writing, self.engine.connect() as connection:
-            writer = connection.execution_options(assay_write=True)
-            with writer.begin():
-                if not self.is_sqlite:
-                    writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
-                yield writer
+        """A transaction that no other writer runs beside: load, decide and apply see the same rows.
+
+        Raises `Busy` when the writers before it take longer than the patience of this database.
+        """
+        if not self._writing.acquire(timeout=self.patience_seconds):
+            raise Busy("too many writers wait for the database; nothing was written")
+        try:
+            with self.engine.connect() as connection:
+                writer = connection.execution_options(assay_write=True)
+                with writer.begin():
+                    if not self.is_sqlite:
+                        writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
+                    yield writer
+        finally:
+            self._writing.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

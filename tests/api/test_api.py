@@ -265,3 +265,13 @@ def test_an_experiment_is_cancelled_with_a_reason(client: TestClient) -> None:
     cancelled = client.post(f"/v1/experiments/{experiment}/cancel", json=body).json()
     assert cancelled["status"] == "cancelled"
     assert cancelled["conclusion"] == "cancelled by user:ada: wrong data"
+
+
+def test_a_queue_of_writers_that_is_too_long_is_answered_503(world: World) -> None:
+    world.database.patience_seconds = 0.05
+    with TestClient(create_app(world.context), raise_server_exceptions=False) as client:
+        with world.database.write():
+            response = client.post("/v1/experiments", json=sound_spec())
+        assert response.status_code == 503
+        assert response.headers["retry-after"] == "1"
+        assert client.post("/v1/experiments", json=sound_spec()).status_code == 201
