@@ -70,7 +70,10 @@ def stop_run(context: Context, id_: int, author: str, reason: str) -> None:
 
 
 def promote_run(context: Context, id_: int, author: str, reason: str) -> None:
-    """Takes a stopped or declined run into the stage that is open now; it goes on from its checkpoint."""
+    """Takes a stopped or declined run into the stage that is open now; it goes on from its checkpoint.
+
+    A worker that is still up and has not heard of the stop goes on with it.
+    """
     with context.database.write() as connection:
         run = need_run(connection, id_)
         experiment = need_experiment(connection, run.experiment_id)
@@ -83,8 +86,10 @@ def promote_run(context: Context, id_: int, author: str, reason: str) -> None:
         current = next(stage for stage in stages if stage.status is not StageStatus.CLOSED)
         now = context.clock()
         _record(connection, run, DecisionKind.PROMOTE, Reason.USER, author, reason, now)
+        is_up = runs.live_attempt_of(connection, run.id) is not None
+        status = RunStatus.RUNNING if is_up else RunStatus.PENDING
         target = {"stage": current.position, "target_step": current.steps}
-        runs.reopen_run(connection, run, **target)
+        runs.reopen_run(connection, run, status=status, **target)
     context.wake()
 
 

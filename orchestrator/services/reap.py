@@ -69,11 +69,16 @@ def _cancel(context: Context, attempt: AttemptRecord) -> None:
 
 
 def _see_off(context: Context, attempt: AttemptRecord, state: WorkerState | None) -> None:
-    """An attempt that the service ended: its process is made to go, and its going is noted."""
-    if state is not None and state.kind is StateKind.RUNNING:
+    """An attempt that the service ended: its process is made to go, and its going is noted.
+
+    An engine that did not answer says nothing of it: it is asked again at the next tick.
+    """
+    if state is None:
+        return
+    if state.kind is StateKind.RUNNING:
         _cancel(context, attempt)
-    elif state is None or state.is_over:
-        code = state.code if state is not None and state.code is not None else -1
+    elif state.is_over:
+        code = state.code if state.code is not None else -1
         with context.database.write() as connection:
             runs.note_exit_code(connection, attempt.id, code)
 

@@ -75,11 +75,13 @@ def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
 
 
 def reopen_run(connection: Connection, run: RunRecord, **values: Any) -> None:
-    """Takes a stopped run up again: a person's decision, the one way out of a terminal status."""
+    """Takes a stopped run up again: a person's decision, the one way out of a terminal status.
+
+    It is pending unless `values` has another status.
+    """
     query = update(runs).where(runs.c.id == run.id, runs.c.status == run.status)
-    connection.execute(
-        query.values(status=RunStatus.PENDING, reason=None, detail=None, ended_at=None, **values)
-    )
+    opened = {"status": RunStatus.PENDING, "reason": None, "detail": None, "ended_at": None}
+    connection.execute(query.values(**(opened | values)))
 
 
 def add_attempt(connection: Connection, **values: Any) -> int:

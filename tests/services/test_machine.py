@@ -14,6 +14,7 @@ from orchestrator.domain.errors import StaleEpoch
 from orchestrator.domain.ids import number_of
 from orchestrator.domain.lifecycle import RunStatus
 from orchestrator.protocol.report import Phase, Report
+from orchestrator.services import override
 from orchestrator.services.ingest import ingest
 from orchestrator.services.launch import extend_leases
 from orchestrator.services.reconcile import tick
@@ -228,3 +229,34 @@ TestDisturbed.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_a_run_promoted_before_its_worker_heard_of_the_stop_goes_on_in_it(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    experiment = world.submit(stages=STAGES)
+    world.turn()
+    key, worker = next((k, w) for k, w in world.workers.items() if w.assignment.variant == "wide")
+    run = number_of("run", worker.assignment.run_id)
+    override.stop_run(world.context, run, "user:ada", "")
+    override.promote_run(world.context, run, "user:ada", "")
+    for _ in range(3):
+        world.move(key, worker)
+    assert worker.reported == [20, 40]
+    assert world.run_to_end(experiment) == "succeeded"
+    world.database.close()
+
+
+def test_a_left_behind_worker_is_not_forgotten_while_the_engine_is_away(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    world.submit(stages=STAGES)
+    world.turn()
+    with world.database.write() as connection:
+        for attempt in runs.live_attempts(connection):
+            runs.change_attempt(connection, attempt.id, status="ended", reason="diverged")
+    left = list(world.workers)
+    world.machine.is_unreachable = True
+    tick(world.context)
+    world.machine.is_unreachable = False
+    tick(world.context)
+    assert all(world.machine.workers[key].signals for key in left)
+    world.database.close()
