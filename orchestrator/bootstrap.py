@@ -1,6 +1,5 @@
 """The composition root: settings -> database, clock, engine, app. The only reader of the wall clock."""
 
-import fcntl
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,19 +19,23 @@ from pathlib import Path
 import uvicorn
 from fastapi import Depends, FastAPI
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
+from sqlalchemy import text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from orchestrator.api.app import create_app
 from orchestrator.api.deps import require_person
 from orchestrator.dashboard import pages
 from orchestrator.domain.errors import AssayError, Busy
+from orchestrator.domain.suggest import did_you_mean
 from orchestrator.engines.local import LocalEngine
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.scheduler import Ticker
 from orchestrator.services.context import Context, Limits, Trainer
 from orchestrator.services.launch import extend_leases
 from orchestrator.services.reconcile import tick
-from orchestrator.settings import Settings, TrainerKind
-from orchestrator.store.database import Database
+from orchestrator.settings import Settings, TrainerKind, unknown_variables
+from orchestrator.store.database import Database, locked_file
 from orchestrator.store.migrate import upgrade
 
 ADDRESS_FILE = "service.json"
@@ -89,20 +92,6 @@ def build_context(settings: Settings, database: Database, address: str) -> Conte
     )
 
 
-@contextmanager
-def only_service(home: Path) -> Iterator[None]:
-    """One service process a home. Raises `Busy` when another holds it."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(
-                f"another service works on {home}: stop it, or set ASSAY_HOME to another folder"
-            ) from None
-        yield
-
-
 def listen(settings: Settings) -> socket.socket:
     """The bound socket, before anything else is touched. Raises `Busy` when the port is taken."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -133,16 +122,30 @@ def serve(settings: Settings) -> None:
         raise Busy(f"refusing to listen on {settings.host} without authentication: set ASSAY_TOKEN")
     bound = listen(settings)
     home = settings.home.resolve()
-    with bound, only_service(home):
-        database = Database(settings.resolved_database_url)
+    busy = f"another service works on {home}: stop it, or set ASSAY_HOME to another folder"
+    with ExitStack() as stack:
+        stack.enter_context(bound)
+        stack.enter_context(locked_file(home / LOCK_FILE, busy))
+        database = stack.enter_context(closing(open_database(settings)))
+        stack.enter_context(database.claim())
         upgrade(database)
         address = settings.url or _url(bound)
         context = build_context(settings, database, address)
-        try:
-            _run(settings, context, bound, address)
-        finally:
-            context.engine.close()
-            database.close()
+        stack.enter_context(closing(context.engine))
+        _run(settings, context, bound, address)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database of the settings. Raises `ValueError` when its URL or its server cannot be used."""
+    url = settings.resolved_database_url
+    try:
+        database = Database(url)
+        with database.read() as connection:
+            connection.execute(text("SELECT 1"))
+    except (ArgumentError, ImportError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"database_url: the database cannot be opened ({reason}): check the URL") from error
+    return database
 
 
 def build_app(settings: Settings, context: Context) -> FastAPI:
@@ -189,13 +192,22 @@ def _url(bound: socket.socket) -> str:
     return f"http://{reachable}:{port}"
 
 
+def _names() -> list[str]:
+    return [f"ASSAY_{name.upper()}" for name in Settings.model_fields]
+
+
 def main() -> int:
     """The exit code: 0 after a clean stop, 1 when it could not start, 2 for bad settings."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in unknown_variables(os.environ):
+        log.warning("%s is no setting of Assay and means nothing%s", name, did_you_mean(name, _names()))
     try:
         settings = Settings()
+    except SettingsError as error:
+        log.error("%s", f"{error}: {error.__cause__}" if error.__cause__ else error)
+        return 2
     except ValidationError as error:
         for item in error.errors():
             field = "_".join(str(part) for part in item["loc"]).upper()

@@ -18,38 +18,48 @@ class Ticker:
         self._tick = tick
         self._clock = clock
         self._asked = threading.Event()
+        self._busy = threading.Lock()
+        self._stopping = False
         self._scheduler = BackgroundScheduler(timezone="UTC")
+        # Two instances: the second only leaves word for the first, which APScheduler would drop otherwise.
         self._job = self._scheduler.add_job(
             self._fire,
             "interval",
             seconds=seconds,
             next_run_time=clock(),
             coalesce=True,
-            max_instances=1,
+            max_instances=2,
             misfire_grace_time=None,
         )
 
     def start(self) -> None:
+        self._stopping = False
         self._scheduler.start()
 
     def wake(self) -> None:
         """Asks for a tick now. While one runs, the next follows right after it."""
         self._asked.set()
+        if self._stopping or self._busy.locked():
+            return  # nothing comes after the end, and a tick that runs sees that it was asked again
         try:
             self._job.modify(next_run_time=self._clock())
         except JobLookupError:
             log.debug("asked for a tick while the scheduler stops")
 
     def stop(self) -> None:
-        """Lets the tick that runs come to its end."""
+        """Lets the tick that runs come to its end, and no other begin."""
+        self._stopping = True
         if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
     def _fire(self) -> None:
-        self._asked.clear()
-        try:
-            self._tick()
-        except Exception:
-            log.exception("a tick failed; the next one starts from the rows again")
-        if self._asked.is_set():
-            self.wake()
+        """Ticks until nobody asks any more. Asked again between the last look and the release: look again."""
+        self._asked.set()
+        while self._asked.is_set() and not self._stopping and self._busy.acquire(blocking=False):
+            try:
+                self._asked.clear()
+                self._tick()
+            except Exception:
+                log.exception("a tick failed; the next one starts from the rows again")
+            finally:
+                self._busy.release()

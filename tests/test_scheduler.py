@@ -172,7 +172,6 @@ def test_stopping_lets_the_tick_come_to_its_end() -> None:
     assert ticks.now == 0
 
 
-@pytest.mark.xfail(run=False, reason="stop holds the scheduler's lock that the wake after the tick waits for")
 def test_stopping_with_a_wake_pending_comes_to_its_end() -> None:
     ticks = Ticks()
     ticker = Ticker(ticks, NEVER, utc_now)

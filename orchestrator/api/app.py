@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
 from orchestrator.api import decisions, experiments, health, problems, runs, workers
 from orchestrator.api.deps import require_person
@@ -22,7 +22,8 @@ def create_app(
     body_limit: int = 16 * 2**20,
 ) -> FastAPI:
     """The API over a context. A browser on another page cannot reach it: hosts are listed, CORS is off."""
-    app = FastAPI(title="Assay", version=version("assay"), docs_url="/docs", redoc_url=None)
+    schema = None if token else "/openapi.json"  # with a token, nothing is told without it
+    app = FastAPI(title="Assay", version=version("assay"), openapi_url=schema, redoc_url=None)
     app.state.context = context
     app.state.token = token
     app.include_router(health.router)

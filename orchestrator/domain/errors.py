@@ -1,7 +1,6 @@
 """Every error that a caller can cause or meet. The docstring is the title; the status code is on the class.
 
 AssayError
-├── BadRequest            400
 ├── NotAllowed            401
 ├── Missing               404
 ├── Conflict              409
@@ -35,13 +34,6 @@ class AssayError(Exception):
     @property
     def title(self) -> str:
         return (type(self).__doc__ or "").splitlines()[0].rstrip(".")
-
-
-class BadRequest(AssayError):
-    """The request cannot be understood."""
-
-    status = 400
-    code = "bad_request"
 
 
 class NotAllowed(AssayError):

@@ -102,6 +102,7 @@ class StageStatus(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     JUDGING = "judging"
+    """Between its last evaluation and its gate: one transaction holds both, so no reader sees it."""
     CLOSED = "closed"
 
 

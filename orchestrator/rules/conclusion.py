@@ -9,7 +9,8 @@ from orchestrator.domain.curves import Curve, evaluation_at
 def conclude(finished: Sequence[Curve], step: int) -> str:
     """Who was best at the last step, and by how much the control was beaten or not.
 
-    Losses in nats per token, the mean over the seeds whose loss is finite. The control never wins silently: it is named when it leads.
+    Losses in nats per token, the mean over the seeds whose loss is finite. The control never wins
+    silently: it is named when it leads.
     """
     losses = _mean_losses(finished, step)
     controls = {curve.variant for curve in finished if curve.is_control}

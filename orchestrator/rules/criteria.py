@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, match
 from orchestrator.domain.evidence import CriterionResult, Verdict, all_of
+from orchestrator.rules.statistics import apart
 
 
 class Params(BaseModel):
@@ -106,16 +107,17 @@ class PairedGap:
     seeds: int
     interpolated: bool
 
-    @property
-    def sentence(self) -> str:
-        """`eval loss 4.357 is 0.078 above the control's 4.279 at step 1500`."""
+    def beside(self, limit: float) -> tuple[str, str]:
+        """`eval loss 4.357 is 0.078 above the control's 4.279 at step 1500`; the limit in as many digits."""
+        size, told = apart(abs(self.gap), abs(limit))
         side = "above" if self.gap >= 0 else "below"
         mean = f"mean over {self.seeds} seeds: " if self.seeds > 1 else ""
         how = " (interpolated)" if self.interpolated else ""
-        return (
-            f"{mean}eval loss {self.loss:.3f} is {abs(self.gap):.3f} {side} "
+        sentence = (
+            f"{mean}eval loss {self.loss:.3f} is {size} {side} "
             f"the control's {self.control_loss:.3f}{how} at {self.where}"
         )
+        return sentence, told
 
 
 def paired_gap(case: Case, step: int) -> PairedGap | Unmatched:

@@ -32,7 +32,8 @@ def beats_control(params: BeatsControl, case: Case) -> CriterionResult:
     if isinstance(gap, Unmatched):
         return unmatched("beats_control", gap, margin)
     passes = case.at_least(-gap.gap, margin)
-    text = f"{gap.sentence}; promotion needs {margin:.3f} below"
+    sentence, needed = gap.beside(margin)
+    text = f"{sentence}; promotion needs {needed} below"
     return CriterionResult("beats_control", verdict_of(passes), text, -gap.gap, margin)
 
 
@@ -51,7 +52,8 @@ def same_loss(params: SameLoss, case: Case) -> CriterionResult:
     if isinstance(gap, Unmatched):
         return unmatched("same_loss", gap, limit)
     passes = case.at_most(abs(gap.gap), limit)
-    text = f"{gap.sentence}; the same loss is within {limit:.3f}"
+    sentence, within = gap.beside(limit)
+    text = f"{sentence}; the same loss is within {within}"
     return CriterionResult("same_loss", verdict_of(passes), text, abs(gap.gap), limit)
 
 
@@ -71,7 +73,8 @@ def first_gap(params: FirstGap, case: Case) -> CriterionResult:
     if isinstance(gap, Unmatched):
         return unmatched("first_gap", gap, params.at_most)
     passes = case.at_most(gap.gap, params.at_most)
-    text = f"{gap.sentence}, its first evaluation; the screen allows {params.at_most:.3f} above"
+    sentence, allowed = gap.beside(params.at_most)
+    text = f"{sentence}, its first evaluation; the screen allows {allowed} above"
     return CriterionResult("first_gap", verdict_of(passes), text, gap.gap, params.at_most)
 
 
@@ -98,7 +101,7 @@ def non_widening(params: NonWidening, case: Case) -> CriterionResult:
     if isinstance(end, Unmatched):
         return unmatched(name, end, slack)
     if end.gap <= 0:
-        text = f"{end.sentence}: there is no gap that could widen"
+        text = f"{end.beside(0.0)[0]}: there is no gap that could widen"
         return CriterionResult(name, Verdict.PASS, text, 0.0, slack)
     growth = end.gap - max(start.gap, 0.0)
     text = (

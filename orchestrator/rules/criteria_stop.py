@@ -9,7 +9,7 @@ from orchestrator.domain.curves import Curve, best_so_far, trained_evaluations
 from orchestrator.domain.evidence import CriterionResult, Verdict, all_of
 from orchestrator.rules.criteria import Case, Params, for_each_seed, register, unknown, verdict_of
 from orchestrator.rules.routing import imbalance, is_moe, measured
-from orchestrator.rules.statistics import theil_sen, trailing_mean
+from orchestrator.rules.statistics import apart, theil_sen, trailing_mean
 
 
 class NoImprovement(Params):
@@ -36,9 +36,10 @@ def _no_improvement(params: NoImprovement, case: Case, curve: Curve) -> Criterio
         return unknown(name, "there is no finite evaluation to improve on", params.threshold)
     largest = max(before - after for before, after in pairwise(best))
     passes = case.at_most(largest, params.threshold)
+    fell, plateau = apart(largest, params.threshold)
     text = (
-        f"the best eval loss fell by {largest:.3f} at most in the last {params.evaluations} evaluations; "
-        f"a plateau is at most {params.threshold:.3f} in each"
+        f"the best eval loss fell by {fell} at most in the last {params.evaluations} evaluations; "
+        f"a plateau is at most {plateau} in each"
     )
     return CriterionResult(name, verdict_of(passes), text, largest, params.threshold)
 
@@ -114,18 +115,20 @@ def _routing_not_improving(params: RoutingNotImproving, case: Case, curve: Curve
     entropy_still = case.at_most(entropy, params.entropy_range)
     balance_still = case.at_most(balance, params.imbalance_range)
     over = f"over {params.evaluations} evaluations"
+    entropy_moved, entropy_still_at = apart(entropy, params.entropy_range)
+    balance_moved, balance_still_at = apart(balance, params.imbalance_range)
     parts = (
         CriterionResult(
             "entropy_range",
             verdict_of(entropy_still),
-            f"entropy moved within {entropy:.3f} {over}; still is at most {params.entropy_range:.3f}",
+            f"entropy moved within {entropy_moved} {over}; still is at most {entropy_still_at}",
             entropy,
             params.entropy_range,
         ),
         CriterionResult(
             "imbalance_range",
             verdict_of(balance_still),
-            f"imbalance moved within {balance:.3f} {over}; still is at most {params.imbalance_range:.3f}",
+            f"imbalance moved within {balance_moved} {over}; still is at most {balance_still_at}",
             balance,
             params.imbalance_range,
         ),

@@ -53,6 +53,8 @@ class Snapshot:
     experiments: tuple[ExperimentView, ...]
     free_slots: tuple[str, ...]
     now: datetime
+    all_slots: int | None = None
+    """Slots of the machine, if it is known: who wants more than there are waits for nobody's sake."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
     """Strictly in order: a run that needs more slots than are free is waited for, and so never starved."""
     free = snapshot.free_slots
     for view, run in _startable(snapshot):
+        if snapshot.all_slots is not None and view.slots_per_run > snapshot.all_slots:
+            continue
         taken = take_slots(free, view.slots_per_run)
         if taken is None:
             return

@@ -42,3 +42,12 @@ def seed_noise(losses: Sequence[float]) -> float | None:
     """The sample standard deviation of the control's seeds; None with fewer than two finite losses."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     return stdev(finite) if len(finite) >= 2 else None
+
+
+def apart(value: float, limit: float) -> tuple[str, str]:
+    """Both numbers with the digits that tell them apart: `0.0204` and `0.0200`, not `0.020` twice.
+
+    Three digits where even six do not tell them apart.
+    """
+    pairs = [(f"{value:.{digits}f}", f"{limit:.{digits}f}") for digits in (3, 4, 5, 6)]
+    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])

@@ -124,16 +124,16 @@ def _renew(
 ) -> None:
     known = reports.acknowledged(connection, attempt.id, attempt.acknowledged)
     lease = now + context.limits.lease
+    resumed = report.resumed_from_step is not None  # a retry after divergence goes back
     runs.change_attempt(
         connection,
         attempt.id,
         acknowledged=known,
-        step=max(report.step, attempt.step),
+        step=report.step if resumed else max(report.step, attempt.step),
         lease_expires_at=lease,
     )
     if run.status.is_terminal:
         return
-    resumed = report.resumed_from_step is not None
     changes: dict[str, object] = {"step": report.step if resumed else max(report.step, run.step)}
     if report.identity is not None:
         changes["identity"] = report.identity.model_dump(mode="json")

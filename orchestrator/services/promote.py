@@ -74,7 +74,7 @@ def _close_gate(
         experiments.set_stage_status(connection, following.id, StageStatus.RUNNING)
     else:
         for later in stages[position + 1 :]:
-            experiments.close_stage(connection, later.id, conclusion="never opened", now=now)
+            experiments.close_stage(connection, later.id, conclusion="not opened: no winner", now=now)
         end_experiment(connection, experiment, ExperimentStatus.SUCCEEDED, outcome.conclusion, now)
 
 
@@ -132,6 +132,8 @@ def end_experiment(
         connection, experiment.id, status=status, conclusion=conclusion, now=now
     ):
         return
+    for stage in experiments.get_stages(connection, [experiment.id]):
+        experiments.close_stage(connection, stage.id, conclusion=f"not closed by its gate: {status}", now=now)
     for run in runs.runs_of(connection, [experiment.id]):
         if not run.status.is_terminal:
             end_run(connection, run, reason, conclusion, now)

@@ -53,7 +53,7 @@ def _look_at(context: Context, attempt: AttemptRecord, state: WorkerState | None
         run = runs.get_run(connection, attempt.run_id)
     unwanted = run is not None and run.status is RunStatus.CANCELLED
     silent = context.clock() > attempt.lease_expires_at
-    if state.kind is StateKind.RUNNING and (unwanted or silent):
+    if unwanted or (silent and state.kind is StateKind.RUNNING):
         _cancel(context, attempt)
 
 

@@ -49,10 +49,11 @@ def load_snapshot(connection: Connection, context: Context) -> Snapshot:
     ids = [experiment.id for experiment in found]
     stages = experiments.get_stages(connection, ids)
     every_run = runs.runs_of(connection, ids)
-    held = [slot for attempt in runs.live_attempts(connection) for slot in attempt.slots]
+    holders = [*runs.live_attempts(connection), *runs.unseen_ends(connection)]
+    held = [slot for attempt in holders for slot in attempt.slots]
     there = [slot.id for slot in context.engine.slots()]
     views = tuple(_view(experiment, stages, every_run) for experiment in found)
-    return Snapshot(views, free_slots(there, held), context.clock())
+    return Snapshot(views, free_slots(there, held), context.clock(), all_slots=len(there))
 
 
 def _view(

@@ -1,5 +1,6 @@
 """Connections: one writer at a time, readers beside it, on SQLite (WAL) and PostgreSQL."""
 
+import fcntl
 import json
 import math
 import threading
@@ -13,7 +14,21 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from orchestrator.domain.errors import Busy
 
 _BUSY_TIMEOUT_MS = 10_000
+_CHANGING_MODE = threading.Lock()  # of two connections that turn a new file to WAL, one would find it locked
 _WRITERS = 0x617373  # the advisory lock that PostgreSQL writers of this service share
+_SERVICE = 0x617374  # and the one that the service holds while it runs
+
+
+@contextmanager
+def locked_file(file: Path, otherwise: str) -> Iterator[None]:
+    """Holds a lock on a file, made if missing. Raises `Busy(otherwise)` when another process holds it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Busy(otherwise) from None
+        yield
 
 
 class Database:
@@ -53,6 +68,23 @@ class Database:
         """A snapshot that writers do not wait for."""
         with self._snapshots.connect() as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """The right to run a service on this database, until it is given back.
+
+        Raises `Busy` when another service has it: two that tick would start every run twice.
+        """
+        text_ = "another service works on this database: stop it first"
+        if self.is_sqlite:
+            with locked_file(Path(f"{self.engine.url.database}.lock"), text_):
+                yield
+            return
+        with self.engine.connect() as holder:
+            if not holder.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _SERVICE}).scalar_one():
+                raise Busy(text_)
+            holder.commit()
+            yield
 
     def close(self) -> None:
         self.engine.dispose()
@@ -102,7 +134,8 @@ def _spelled(value: Any) -> Any:
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late and is never IMMEDIATE
-    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    with _CHANGING_MODE:
+        mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode not in {"wal", "memory"}:
         raise Busy(f"SQLite refused WAL mode (it answered {mode}): keep the database on a local disk")
     connection.execute("PRAGMA synchronous=FULL")  # an acknowledged report survives a power cut

@@ -8,6 +8,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from orchestrator.domain.errors import Busy
 from orchestrator.store.database import Database
 from orchestrator.store.tables import metadata
 
@@ -27,8 +28,13 @@ def _config() -> Config:
 
 def upgrade(database: Database) -> None:
     """Applies every migration that is missing; nothing happens when none is."""
-    if current_revision(database) == newest_revision():
+    revision = current_revision(database)
+    if revision == newest_revision():
         return
+    known = [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+    if revision is not None and revision not in known:
+        text = f"the database is at revision {revision}, which this version of Assay does not know"
+        raise Busy(f"{text}: install the version that made it, or a newer one")
     config = _config()
     with database.write() as connection:
         config.attributes["connection"] = connection

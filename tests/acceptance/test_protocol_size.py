@@ -45,7 +45,7 @@ def test_the_protocol_at_its_true_size() -> None:
 
 
 def assert_goes_on_without_a_gap(run: dict[str, Any]) -> None:
-    """Every 500 steps one evaluation, across all attempts: promoted runs go on where the stage before ended."""
+    """One evaluation every 500 steps over all attempts: promoted runs go on where the stage before ended."""
     steps = [evaluation["step"] for evaluation in run["evaluations"]]
     assert steps == list(range(500, run["step"] + 1, 500))
     if run["status"] == "succeeded":

@@ -115,3 +115,44 @@ def refused(home: Path, settings: dict[str, str]) -> str:
     )
     assert done.returncode in {1, 2}
     return done.stderr
+
+
+def test_two_services_on_one_database_are_refused(start: Start, tmp_path: Path) -> None:
+    service = start("home")
+    url = f"sqlite:///{service.home / 'assay.sqlite3'}"
+    assert "another service works on this database" in refused(
+        tmp_path / "other", {"ASSAY_DATABASE_URL": url}
+    )
+
+
+def test_settings_that_mean_nothing_are_said(tmp_path: Path) -> None:
+    toml = tmp_path / "assay.toml"
+    toml.write_text("tick_secnds = 3\n")
+    for settings, sentence in (
+        ({"ASSAY_CONFIG": str(tmp_path / "none.toml")}, "there is no such file"),
+        ({"ASSAY_CONFIG": str(toml)}, "TICK_SECNDS"),
+        ({"ASSAY_ALLOWED_HOSTS": "foo.example"}, "allowed_hosts"),
+        ({"ASSAY_DATABASE_URL": "nonsense"}, "cannot be opened"),
+        ({"ASSAY_DATABASE_URL": "postgresql://127.0.0.1:1/none"}, "cannot be opened"),
+        ({"ASSAY_SLOST": "3", "ASSAY_PORT": "-1"}, "did you mean `ASSAY_SLOTS`"),
+    ):
+        assert sentence in refused(tmp_path / "home", settings)
+
+
+def test_postgresql_takes_one_service_at_a_time(tmp_path: Path, postgres_url: str) -> None:
+    service = start_on(tmp_path / "one", postgres_url)
+    try:
+        said = refused(tmp_path / "two", {"ASSAY_DATABASE_URL": postgres_url})
+        assert "another service works on this database" in said
+        experiment = service.post("/v1/experiments", SPEC)["id"]
+        wait_until("a step", lambda: furthest(service, experiment) >= 10)
+        service.post(f"/v1/experiments/{experiment}/cancel", {"reason": "seen enough"})
+        wait_until("the workers to be gone", lambda: not service.workers())
+    finally:
+        service.clean()
+
+
+def start_on(home: Path, database_url: str) -> Service:
+    service = Service(home, ASSAY_SLOTS="2", ASSAY_DATABASE_URL=database_url)
+    service.start()
+    return service

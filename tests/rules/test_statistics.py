@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.rules.statistics import seed_noise, theil_sen, thin, trailing_mean
+from orchestrator.rules.statistics import apart, seed_noise, theil_sen, thin, trailing_mean
 
 
 def test_theil_sen_of_a_line_is_its_slope() -> None:
@@ -53,3 +53,19 @@ def test_trailing_mean_keeps_the_slope_of_a_line() -> None:
 def test_seed_noise_takes_two_seeds(losses: list[float], expected: float | None) -> None:
     found = seed_noise(losses)
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "said"),
+    [
+        (0.078, 0.05, ("0.078", "0.050")),
+        (0.0204, 0.02, ("0.0204", "0.0200")),
+        (0.049996, 0.05, ("0.049996", "0.050000")),
+        (0.020000000000000018, 0.02, ("0.020", "0.020")),
+        (0.05, 0.05, ("0.050", "0.050")),
+    ],
+)
+def test_two_numbers_that_differ_are_written_so_that_they_differ(
+    value: float, limit: float, said: tuple[str, str]
+) -> None:
+    assert apart(value, limit) == said

@@ -100,6 +100,7 @@ def test_two_deaths_without_progress_fail_the_run_and_with_the_control_the_exper
     assert (runs["base"].status, runs["base"].reason) == ("failed", "crashed")
     assert "without progress" in (runs["base"].detail or "")
     assert {runs[name].reason for name in ("wide", "wider", "slow")} == {"control_failed"}
+    assert {stage.status for stage in found.stages} == {"closed"}
 
 
 @pytest.mark.parametrize(
