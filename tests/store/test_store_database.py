@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -149,10 +150,15 @@ def test_a_time_without_a_zone_is_refused(database: Database) -> None:
         add_experiment(connection, created_at=NOW.replace(tzinfo=None))
 
 
-def test_sqlite_is_durable_and_keeps_its_keys(sqlite: Database) -> None:
-    with sqlite.read() as connection:
-        asked = {
+def test_sqlite_is_durable_and_keeps_its_keys(tmp_path: Path) -> None:
+    with closing(Database(f"sqlite:///{tmp_path / 'as the service opens it.sqlite3'}")) as made:
+        asked = asked_of(made)
+    assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def asked_of(made: Database) -> dict[str, object]:
+    with made.read() as connection:
+        return {
             name: connection.execute(text(f"PRAGMA {name}")).scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
-    assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
