@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from trainer.config import DataConfig
 from trainer.problems import DataProblem
-from trainer.sources import Source, locate
+from trainer.sources import META, Source, locate
 
 FORMAT = 1  # of the cache; another number is another key
-META = "meta.json"
 Tokens = npt.NDArray[np.unsignedinteger]
 Windows = npt.NDArray[np.int64]
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trainer.config import DataConfig
-from trainer.data import META
 from trainer.problems import DataProblem
-from trainer.sources import Source, pydoc_documents
+from trainer.sources import META, Source, pydoc_documents
 from trainer.tokenizer import Tokenizer, make_tokenizer
 
 log = logging.getLogger(__name__)

