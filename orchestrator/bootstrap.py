@@ -138,6 +138,8 @@ def serve(settings: Settings) -> None:
 def open_database(settings: Settings) -> Database:
     """The database of the settings. Raises `ValueError` when its URL or its server cannot be used."""
     url = settings.resolved_database_url
+    if url in {"sqlite://", "sqlite:///:memory:"}:
+        raise ValueError("database_url: a database in memory is lost at the end: name a file")
     try:
         database = Database(url)
         with database.read() as connection:

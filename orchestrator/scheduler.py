@@ -61,5 +61,6 @@ class Ticker:
                 self._tick()
             except Exception:
                 log.exception("a tick failed; the next one starts from the rows again")
+                return  # at its own time: what fails at once would fail in a circle
             finally:
                 self._busy.release()

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 PREFIX = "step-"
 MANIFEST = "manifest.json"
-KEPT = 2
+KEPT = 3
 """The newest so many are kept, besides those at gates."""
 
 

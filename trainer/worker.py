@@ -99,7 +99,7 @@ def _identity(config: Config, training: "Training") -> Identity:
         parameters_total=parameters_total(config),
         parameters_active=parameters_active(config),
         flops_per_token=flops_per_token(config),
-        device=torch.cuda.get_device_name() if training.device.type == "cuda" else "cpu",
+        device=f"cuda: {torch.cuda.get_device_name()}" if training.device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         versions={"python": platform.python_version(), "torch": str(torch.__version__)},
     )

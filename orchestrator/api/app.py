@@ -11,7 +11,7 @@ from orchestrator.api.deps import require_person
 from orchestrator.api.limits import BodyLimit
 from orchestrator.services.context import Context
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]", "testserver")
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
 def create_app(

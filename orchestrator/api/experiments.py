@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.deps import AppContext, ExperimentId, PageParams
-from orchestrator.protocol.wire import JsonObject
+from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
 from orchestrator.services import override, query, views
 from orchestrator.services.compare import compare
 from orchestrator.services.preview import preview
@@ -91,10 +91,13 @@ def list_runs(
 
 @router.get("/experiments/{experiment_id}/events")
 def list_events(
-    context: AppContext, experiment_id: ExperimentId, page: PageParams, after: Annotated[int, Query(ge=0)] = 0
+    context: AppContext,
+    experiment_id: ExperimentId,
+    page: PageParams,
+    after: Annotated[int, Query(ge=0, le=MAX_INTEGER)] = 0,
 ) -> views.Page[views.EventView]:
     """What happened, oldest first; `after` is an event's id, as the cursor is."""
-    start = int(page.cursor) if page.cursor and page.cursor.isdecimal() else after
+    start = min(int(page.cursor), MAX_INTEGER) if page.cursor and page.cursor.isdecimal() else after
     return query.list_events(context, experiment_id, after=start, limit=page.limit)
 
 

@@ -38,6 +38,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(TimeoutError, _database)
+    app.add_exception_handler(Exception, _unforeseen)
 
 
 def _assay(_request: Request, error: Exception) -> JSONResponse:
@@ -71,3 +72,9 @@ def _http(_request: Request, error: Exception) -> JSONResponse:
 def _database(_request: Request, _error: Exception) -> JSONResponse:
     detail = "the database did not answer in time; nothing was written"
     return problem(503, "busy", "The service cannot take this now", detail, headers={"Retry-After": "1"})
+
+
+def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:
+    """The log has the traceback; the client gets no more than that."""
+    title = "Something went wrong in the service"
+    return problem(500, "error", title, "the service's log says more; nothing was written")

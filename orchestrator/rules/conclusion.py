@@ -1,39 +1,64 @@
 """The sentence that an experiment ends with."""
 
-from collections.abc import Sequence
-from math import fsum, isfinite
+from collections.abc import Mapping, Sequence
 
-from orchestrator.domain.curves import Curve, evaluation_at
+from orchestrator.domain.curves import Curve, Unmatched
+from orchestrator.rules.criteria import Case, PairedGap, losses_at, noise_margin, paired_gap
+from orchestrator.rules.policies import Policy
+from orchestrator.rules.statistics import seed_noise
 
 
-def conclude(finished: Sequence[Curve], step: int) -> str:
-    """Who was best at the last step, and by how much the control was beaten or not.
+def conclude(finished: Sequence[Curve], step: int, policy: Policy) -> str:
+    """Who was best at the last step, and whether it beat the control by more than noise.
 
-    Losses in nats per token, the mean over the seeds whose loss is finite. The control never wins
-    silently: it is named when it leads.
+    Losses in nats per token. Each variant is compared as at a gate: with the control's same seeds, at the
+    same steps or tokens, and only where that is sound. The control never wins silently.
     """
-    losses = _mean_losses(finished, step)
-    controls = {curve.variant for curve in finished if curve.is_control}
-    others = {variant: loss for variant, loss in losses.items() if variant not in controls}
+    measured = [curve for curve in finished if losses_at([curve], step)]
+    controls = {curve.seed: curve for curve in measured if curve.is_control}
+    others = _by_variant(measured)
     if not others:
         return "no variant finished the last stage"
-    best = min(others, key=lambda variant: (others[variant], variant))
-    control = next(iter(controls & losses.keys()), None)
-    if control is None:
-        return f"{best} finished with eval loss {others[best]:.3f} at step {step}; the control did not finish"
-    gap = others[best] - losses[control]
-    side = "below" if gap < 0 else "above"
-    verdict = "is the winner" if gap < 0 else "is the best variant, and the control stays ahead"
-    return (
-        f"{best} {verdict}: eval loss {others[best]:.3f} at step {step}, "
-        f"{abs(gap):.3f} {side} the control's {losses[control]:.3f}"
-    )
+    if not controls:
+        return (
+            f"{', '.join(sorted(others))} finished, and the control did not: there is nothing to compare with"
+        )
+    noise = seed_noise(losses_at(list(controls.values()), step)) or policy.sigma or 0.0
+    gaps = {name: _gap(curves, controls, step, noise, policy) for name, curves in others.items()}
+    compared = {name: gap for name, gap in gaps.items() if isinstance(gap, PairedGap)}
+    reasons = [gap.reason for gap in gaps.values() if isinstance(gap, Unmatched)]
+    if not compared:
+        return f"no variant can be compared with the control: {'; '.join(reasons)}"
+    level = noise_margin(policy.ties.floor, policy.ties.sigmas, noise) + policy.tolerance
+    return "; ".join([_sentence(compared, level), *reasons])
 
 
-def _mean_losses(curves: Sequence[Curve], step: int) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for curve in curves:
-        evaluation = evaluation_at(curve, step)
-        if evaluation is not None and isfinite(evaluation.eval_loss):
-            values.setdefault(curve.variant, []).append(evaluation.eval_loss)
-    return {variant: fsum(losses) / len(losses) for variant, losses in values.items()}
+def _by_variant(finished: Sequence[Curve]) -> dict[str, list[Curve]]:
+    found: dict[str, list[Curve]] = {}
+    for curve in finished:
+        if not curve.is_control:
+            found.setdefault(curve.variant, []).append(curve)
+    return found
+
+
+def _gap(
+    curves: Sequence[Curve], controls: Mapping[int, Curve], step: int, noise: float, policy: Policy
+) -> PairedGap | Unmatched:
+    pairs = tuple((curve, controls[curve.seed]) for curve in curves if curve.seed in controls)
+    if not pairs:
+        name = curves[0].variant
+        return Unmatched(f"{name} and the control finished no seed in common", invalid=False)
+    case = Case(pairs, step, noise, policy.tolerance, policy.interpolation_ratio)
+    return paired_gap(case, step)
+
+
+def _sentence(compared: Mapping[str, PairedGap], level: float) -> str:
+    best = min(compared, key=lambda name: (compared[name].gap, name))
+    gap = compared[best]
+    if gap.gap < -level:
+        verdict = "is the winner"
+    elif gap.gap <= level:
+        verdict = "is the best variant, level with the control"
+    else:
+        verdict = "is the best variant, and the control stays ahead"
+    return f"{best} {verdict}: {gap.beside(level)[0]}"

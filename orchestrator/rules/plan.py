@@ -4,7 +4,7 @@ Asked at every tick and after every report that could change the answer, it keep
 what it asked for and did not happen, it asks for again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -94,6 +94,8 @@ def plan(snapshot: Snapshot) -> list[Action]:
 
 def _settle(view: ExperimentView) -> Iterator[Action]:
     stage = view.stage
+    if view.status is ExperimentStatus.PAUSED:
+        return
     if stage is None:
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, None)
         return
@@ -106,6 +108,9 @@ def _settle(view: ExperimentView) -> Iterator[Action]:
     entrants = [run for run in view.runs if run.stage == stage.position]
     if entrants and all(run.status is RunStatus.AT_GATE or run.status.is_terminal for run in entrants):
         yield CloseStage(view.id, stage.position)
+    elif _nobody_is_left(view, stage):
+        text = f"no_winner: every variant ended before the end of {stage.name}"
+        yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, text)
 
 
 def _control_is_gone(view: ExperimentView) -> bool:
@@ -117,12 +122,17 @@ def _control_is_gone(view: ExperimentView) -> bool:
     return all(run.status.is_terminal for run in controls)
 
 
+def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
+    """Whether the control would train on for nobody: it goes as far as the furthest variant, no further."""
+    others = [run for run in view.runs if not run.is_control and run.stage >= stage.position]
+    ended = {RunStatus.STOPPED, RunStatus.FAILED, RunStatus.CANCELLED}
+    return bool(others) and all(run.status in ended for run in others)
+
+
 def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
     """Strictly in order: a run that needs more slots than are free is waited for, and so never starved."""
     free = snapshot.free_slots
     for view, run in _startable(snapshot):
-        if snapshot.all_slots is not None and view.slots_per_run > snapshot.all_slots:
-            continue
         taken = take_slots(free, view.slots_per_run)
         if taken is None:
             return
@@ -133,7 +143,8 @@ def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
 def _startable(snapshot: Snapshot) -> Iterator[tuple[ExperimentView, RunView]]:
     for view in snapshot.experiments:
         stage = view.stage
-        if view.status is not ExperimentStatus.RUNNING or stage is None:
+        too_large = snapshot.all_slots is not None and view.slots_per_run > snapshot.all_slots
+        if view.status is not ExperimentStatus.RUNNING or stage is None or too_large:
             continue
         pending = [run for run in view.runs if _may_start(run, stage, snapshot.now)]
         for run in sorted(pending, key=lambda run: (not run.is_control, run.id)):
@@ -145,7 +156,6 @@ def _may_start(run: RunView, stage: StageRow, now: datetime) -> bool:
     return run.status is RunStatus.PENDING and run.stage <= stage.position and not waits
 
 
-def wanted_slots(experiments: Sequence[ExperimentView], now: datetime) -> int:
+def wanted_slots(snapshot: Snapshot) -> int:
     """Slots that runs would take now if there were any: what a worker at a gate may have to yield to."""
-    snapshot = Snapshot(tuple(experiments), (), now)
     return sum(view.slots_per_run for view, _ in _startable(snapshot))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field, ValidationError
 
 from orchestrator.domain.errors import FieldError, Invalid
+from orchestrator.domain.spec import Name
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules import criteria_compare, criteria_efficiency, criteria_health, criteria_stop
 from orchestrator.rules.bands import Bands
@@ -22,7 +23,7 @@ REGISTERED_BY = (criteria_compare, criteria_efficiency, criteria_health, criteri
 class Policy(Params):
     """The criteria of a stop and of a promotion, and the guards and limits around them."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Name
     version: int = Field(ge=1)
     description: str = Field(default="", max_length=4000)
 

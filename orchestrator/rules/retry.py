@@ -60,8 +60,11 @@ def reason_of(code: int | None) -> Reason:
     return Reason.CRASHED if code is None else REASON_OF_CODE.get(code, Reason.CRASHED)
 
 
-def after(history: Sequence[Ended]) -> Again | GiveUp:
-    """What follows the last of these attempts, oldest first. Raises `ValueError` on an empty history."""
+def after(history: Sequence[Ended], *, diverged_retries: int = 1) -> Again | GiveUp:
+    """What follows the last of these attempts, oldest first; the policy says how often divergence is retried.
+
+    Raises `ValueError` on an empty history.
+    """
     if not history:
         raise ValueError("no attempt has ended")
     last = history[-1]
@@ -70,15 +73,17 @@ def after(history: Sequence[Ended]) -> Again | GiveUp:
     if last.reason in FREE:
         return Again()
     if last.reason is Reason.DIVERGED:
-        return _once(history, "it diverged again after a retry from its last good checkpoint")
+        return _diverged(history, diverged_retries)
     if last.reason not in COUNTED:
         return GiveUp(f"{last.reason} is not retried: the same attempt would end the same way")
     return _counted([ended for ended in history if ended.reason in COUNTED])
 
 
-def _once(history: Sequence[Ended], text: str) -> Again | GiveUp:
-    times = sum(ended.reason is history[-1].reason for ended in history)
-    return Again() if times == 1 else GiveUp(text)
+def _diverged(history: Sequence[Ended], retries: int) -> Again | GiveUp:
+    times = sum(ended.reason is Reason.DIVERGED for ended in history)
+    if times <= retries:
+        return Again()
+    return GiveUp(f"it diverged {times} times; the policy retries {retries} from the last good checkpoint")
 
 
 def _counted(broken: Sequence[Ended]) -> Again | GiveUp:

@@ -61,7 +61,11 @@ def _points(
     points = []
     for evaluation in curve.evaluations:
         at = evaluation.step if axis == "step" else evaluation.tokens
-        found = match(curve, anchor[0], evaluation.step) if anchor is not None else None
+        found = (
+            match(curve, anchor[0], evaluation.step, policy.interpolation_ratio)
+            if anchor is not None
+            else None
+        )
         if anchor is None or found is None or isinstance(found, Unmatched):
             invalid = found.reason if isinstance(found, Unmatched) and found.invalid else None
             points.append(_alone(at, evaluation.eval_loss, invalid))
@@ -72,6 +76,7 @@ def _points(
             parameters=own.parameters_total,
             control_parameters=anchor[1].parameters_total,
             bands=policy.bands,
+            tolerance=policy.tolerance,
         )
         points.append(
             views.ComparePoint(
@@ -80,6 +85,7 @@ def _points(
                 control_loss=found.other_loss,
                 gap=found.gap,
                 quality_drop_percent=band.quality_drop,
+                perplexity_change_percent=band.perplexity_change,
                 band=band.band,
                 invalid=None,
             )
@@ -94,6 +100,7 @@ def _alone(at: int, loss: float, invalid: str | None) -> views.ComparePoint:
         control_loss=None,
         gap=None,
         quality_drop_percent=None,
+        perplexity_change_percent=None,
         band=None,
         invalid=invalid,
     )

@@ -8,8 +8,10 @@ from sqlalchemy import Connection
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
+from orchestrator.rules.policies import Policy
 from orchestrator.rules.retry import Again, Ended, GiveUp, after, reason_of
 from orchestrator.services.context import Context
+from orchestrator.services.lookup import need_experiment
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 from orchestrator.store.reports import load_evaluations
@@ -66,7 +68,8 @@ def _go_on(connection: Connection, run: RunRecord, reason: Reason, detail: str, 
     if run.status not in {RunStatus.STARTING, RunStatus.RUNNING}:
         return
     history = [_ended(attempt) for attempt in runs.attempts_of(connection, run.id) if attempt.reason]
-    following = after(history)
+    policy = Policy.model_validate(need_experiment(connection, run.experiment_id).policy)
+    following = after(history, diverged_retries=policy.diverged.retries)
     if isinstance(following, GiveUp):
         fail_run(connection, run, reason, f"{detail}; {following.text}" if detail else following.text, now)
     else:

@@ -50,6 +50,8 @@ def take_in(connection: Connection, context: Context, attempt: AttemptRecord, re
     _renew(connection, context, attempt, run, report, now)
     for evaluation in report.evaluations:
         judge(connection, context, run.id, evaluation, attempt.id, now)
+        if need_attempt(connection, attempt.id).status is AttemptStatus.ENDED:
+            return  # it diverged there; what it measured afterwards decides nothing
     if report.exit is not None:
         record = report.exit
         end_attempt(connection, context, attempt.id, code=record.code, message=record.message, now=now)
@@ -135,6 +137,9 @@ def _renew(
     if run.status.is_terminal:
         return
     changes: dict[str, object] = {"step": report.step if resumed else max(report.step, run.step)}
+    if run.resume_at_most is not None:  # the retry has got further: what it saved is sound again
+        saved = [checkpoint.step for checkpoint in report.checkpoints]
+        changes["resume_at_most"] = max([run.resume_at_most, *saved])
     if report.identity is not None:
         changes["identity"] = report.identity.model_dump(mode="json")
     if report.evaluations:
@@ -160,7 +165,7 @@ def _directive(connection: Connection, context: Context, run: RunRecord, *, over
     if run.status is not RunStatus.AT_GATE:
         return Directive(kind=DirectiveKind.CONTINUE, target_step=run.target_step)
     snapshot = load_snapshot(connection, context)
-    wanted = wanted_slots(snapshot.experiments, snapshot.now)
+    wanted = wanted_slots(snapshot)
     if must_yield(wanted=wanted, free=len(snapshot.free_slots)):
         return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its slot is needed")
     return Directive(kind=DirectiveKind.WAIT, target_step=run.target_step, reason="the gate is not decided")

@@ -56,7 +56,8 @@ def record(
     phase: str = "evaluation",
 ) -> None:
     """One row under the decision's natural key; a retry after divergence judges its steps anew."""
-    retried = "" if run.resume_at_most is None else f"-after-{run.resume_at_most}"
+    times = runs.count_ends(connection, run.id, Reason.DIVERGED)
+    retried = f"-retry-{times}" if times else ""
     journal.add_decision(
         connection,
         key=f"run:{run.id}/{stage.name}/{step}/{phase}{retried}",

@@ -3,6 +3,7 @@
 Whatever breaks between two of these, the next tick takes up from the row: the key makes asking twice safe.
 """
 
+import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from orchestrator.domain.ids import spell
-from orchestrator.domain.lifecycle import AttemptStatus, RunStatus
+from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
 from orchestrator.domain.spec import ExperimentSpec
 from orchestrator.engines.base import EngineError, WorkerSpec
 from orchestrator.protocol.assignment import Assignment, ServiceAddress
@@ -20,6 +21,8 @@ from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_experiment, need_run, variant_of
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
+
+log = logging.getLogger(__name__)
 
 ASSIGNMENT_FILE = "assignment.json"
 
@@ -54,13 +57,19 @@ def launch_intents(context: Context) -> None:
     with context.database.read() as connection:
         waiting = [a for a in runs.live_attempts(connection) if a.status is AttemptStatus.INTENT]
     for attempt in waiting:
-        launch(context, attempt)
+        try:
+            launch(context, attempt)
+        except Exception:  # one attempt that cannot be launched must not hold up the others
+            log.exception("attempt %s could not be launched; the next tick tries again", attempt.key)
 
 
 def launch(context: Context, attempt: AttemptRecord) -> None:
     """One worker for the attempt, started now or found again; a lasting refusal of the engine ends it."""
     try:
         handle = context.engine.find(attempt.key)
+        if handle is None and _is_over(context, attempt.run_id):
+            _give_up(context, attempt)
+            return
         if handle is None:
             handle = context.engine.submit(attempt.key, _prepare(context, attempt))
     except (EngineError, OSError) as error:
@@ -68,6 +77,18 @@ def launch(context: Context, attempt: AttemptRecord) -> None:
         return
     with context.database.write() as connection:
         runs.change_attempt(connection, attempt.id, status=AttemptStatus.LAUNCHED, handle=handle.to_json())
+
+
+def _is_over(context: Context, run_id: int) -> bool:
+    with context.database.read() as connection:
+        return need_run(connection, run_id).status.is_terminal
+
+
+def _give_up(context: Context, attempt: AttemptRecord) -> None:
+    """Its run ended before any worker was started: nothing is launched for it."""
+    with context.database.write() as connection:
+        now = context.clock()
+        end_attempt(connection, context, attempt.id, code=None, reason=Reason.USER_STOPPED, now=now)
 
 
 def _refused(context: Context, attempt: AttemptRecord, error: EngineError | OSError) -> None:
@@ -109,6 +130,10 @@ def _assignment(
     run = need_run(connection, attempt.run_id)
     experiment = need_experiment(connection, run.experiment_id)
     variant = variant_of(connection, run)
+    trainer = context.trainers.get(experiment.trainer)
+    if trainer is None:
+        text = f"trainer kind `{experiment.trainer}` is no longer registered on this service"
+        raise EngineError(text, transient=False)
     spec = ExperimentSpec.model_validate(experiment.spec)
     earlier = [a for a in runs.attempts_of(connection, run.id) if a.number < attempt.number]
     assignment = Assignment(
@@ -135,7 +160,7 @@ def _assignment(
         heartbeat_seconds=context.limits.heartbeat_seconds,
         gate_wait_seconds=context.limits.gate_wait_seconds,
     )
-    return assignment, context.trainers[experiment.trainer].argv
+    return assignment, trainer.argv
 
 
 def _threads(context: Context, run: RunRecord, spec: ExperimentSpec) -> int:

@@ -37,7 +37,11 @@ def preview(context: Context, document: JsonObject) -> views.PlanView:
         runs=len(checked.runs),
         most_steps=sum(stage.most_steps for stage in stages),
         tokens_per_step=checked.variants[0].facts.tokens_per_step,
-        warnings=[*unable_to_fire(checked.policy, budgets, spec.eval_every), *_cap_warnings(spec)],
+        warnings=[
+            *unable_to_fire(checked.policy, budgets, spec.eval_every),
+            *_cap_warnings(spec),
+            *_token_warnings(checked),
+        ],
     )
 
 
@@ -81,4 +85,15 @@ def _cap_warnings(spec: ExperimentSpec) -> list[str]:
         f"stage {stage.name} says no `promote`: the best 1 that passes the promote criteria enters it"
         for stage in spec.stages[1:]
         if stage.promote is None
+    ]
+
+
+def _token_warnings(checked: CheckedPlan) -> list[str]:
+    """At its gates a variant that sees more tokens a step is past the last loss of the control."""
+    (control,) = [variant.facts for variant in checked.variants if variant.is_control]
+    return [
+        f"{variant.name} trains {variant.facts.tokens_per_step:,} tokens a step and the control "
+        f"{control.tokens_per_step:,}: at its gates the control has not seen as many, so none compares them"
+        for variant in checked.variants
+        if variant.facts.tokens_per_step > control.tokens_per_step
     ]

@@ -42,7 +42,8 @@ def _close_last(
 ) -> None:
     finished = [run for run in every_run if run.status is RunStatus.SUCCEEDED and run.stage == stage.position]
     curves = load_curves(connection, finished)
-    conclusion = conclude(list(curves.values()), stage.steps)
+    policy = Policy.model_validate(experiment.policy)
+    conclusion = conclude(list(curves.values()), stage.steps, policy)
     experiments.close_stage(connection, stage.id, conclusion=conclusion, now=now)
     status = ExperimentStatus.SUCCEEDED if finished else ExperimentStatus.FAILED
     end_experiment(connection, experiment, status, conclusion, now)
@@ -58,7 +59,7 @@ def _close_gate(
 ) -> None:
     stage, following = stages[position], stages[position + 1]
     entrants = [run for run in every_run if run.stage == position]
-    newcomers = any(run.stage > position for run in every_run)
+    newcomers = any(run.stage > position and not run.status.is_terminal for run in every_run)
     outcome = _outcome(connection, experiment, stages, position, entrants)
     for run in entrants:
         judgement = outcome.judgements.get(run.id)

@@ -1,5 +1,6 @@
 """Workers that ended without saying so, and leases that ran out. The engine's word is a hint: rows decide."""
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,8 @@ from orchestrator.services.ingest import take_in
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord
 
+log = logging.getLogger(__name__)
+
 EXIT_FILE = "exit.json"
 SPOOL_FILE = "spool.jsonl"
 
@@ -28,10 +31,12 @@ def reap(context: Context) -> None:
         live = [a for a in runs.live_attempts(connection) if a.status is AttemptStatus.LAUNCHED]
         left_behind = runs.unseen_ends(connection)
     states = _poll(context, [*live, *left_behind])
-    for attempt in live:
-        _look_at(context, attempt, states.get(attempt.key))
-    for attempt in left_behind:
-        _see_off(context, attempt, states.get(attempt.key))
+    for look, attempts in ((_look_at, live), (_see_off, left_behind)):
+        for attempt in attempts:
+            try:
+                look(context, attempt, states.get(attempt.key))
+            except Exception:  # one attempt that cannot be dealt with must not hold up the others
+                log.exception("attempt %s could not be looked at; the next tick tries again", attempt.key)
 
 
 def _poll(context: Context, attempts: Sequence[AttemptRecord]) -> dict[str, WorkerState]:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from orchestrator.domain.lifecycle import ExperimentStatus, Reason
 from orchestrator.rules.placement import free_slots
 from orchestrator.rules.plan import (
     Action,
@@ -40,7 +41,9 @@ def _apply(connection: Connection, action: Action, now: datetime) -> None:
         experiment = experiments.get_experiment(connection, action.experiment_id)
         if experiment is not None:
             conclusion = action.conclusion or experiment.conclusion or ""
-            end_experiment(connection, experiment, action.status, conclusion, now)
+            succeeded = action.status is ExperimentStatus.SUCCEEDED
+            reason = Reason.FINISHED if succeeded else Reason.CONTROL_FAILED
+            end_experiment(connection, experiment, action.status, conclusion, now, reason)
 
 
 def load_snapshot(connection: Connection, context: Context) -> Snapshot:

@@ -165,6 +165,7 @@ class ComparePoint(View):
     gap: float | None
     quality_drop_percent: float | None
     """`100 * (loss / loss_control - 1)`."""
+    perplexity_change_percent: float | None
     band: str | None
     """Verdict band; only for 40-60% fewer parameters than the control."""
     invalid: str | None

@@ -112,6 +112,12 @@ def live_attempt_of(connection: Connection, run_id: int) -> AttemptRecord | None
     return fetch_one(connection, _LIVE_OF, AttemptRecord, run_id=run_id)
 
 
+def count_ends(connection: Connection, run_id: int, reason: str) -> int:
+    """How many attempts of the run ended for this reason."""
+    query = select(func.count()).where(attempts.c.run_id == run_id, attempts.c.reason == reason)
+    return int(connection.execute(query).scalar_one())
+
+
 def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
     """Whether the attempt was still open; columns of an ended one are never changed."""
     query = update(attempts).where(attempts.c.id == id_, attempts.c.status != AttemptStatus.ENDED)

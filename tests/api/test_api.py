@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_client import sound_spec
+from api_client import LocalClient, sound_spec
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from worlds import World, falling
@@ -22,7 +22,7 @@ def world(sqlite: Database, tmp_path: Path) -> World:
 
 @pytest.fixture
 def client(world: World) -> Iterator[TestClient]:
-    with TestClient(create_app(world.context), raise_server_exceptions=False) as client:
+    with LocalClient(create_app(world.context), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -168,7 +168,7 @@ def test_a_body_that_is_no_json_is_refused_without_an_echo(client: TestClient) -
 
 
 def test_a_body_above_the_limit_is_refused_before_it_is_read(world: World) -> None:
-    with TestClient(create_app(world.context, body_limit=2048)) as client:
+    with LocalClient(create_app(world.context, body_limit=2048)) as client:
         response = client.post("/v1/experiments", json=sound_spec(question="x" * 4000))
     assert response.status_code == 413
 
@@ -180,7 +180,7 @@ def test_another_host_name_is_refused(client: TestClient) -> None:
 def test_without_a_token_nothing_but_health_is_answered(world: World) -> None:
     app = create_app(world.context, token="secret")
     open_paths = {"/healthz", "/readyz"}
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with LocalClient(app, raise_server_exceptions=False) as client:
         walked = 0
         for path, methods in _routes(app):
             if path in open_paths:
@@ -270,7 +270,7 @@ def test_an_experiment_is_cancelled_with_a_reason(client: TestClient) -> None:
 
 def test_a_queue_of_writers_that_is_too_long_is_answered_503(world: World) -> None:
     world.database.patience_seconds = 0.05
-    with TestClient(create_app(world.context), raise_server_exceptions=False) as client:
+    with LocalClient(create_app(world.context), raise_server_exceptions=False) as client:
         with world.database.write():
             response = client.post("/v1/experiments", json=sound_spec())
         assert response.status_code == 503

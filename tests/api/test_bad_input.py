@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_client import LocalClient
 from fastapi.testclient import TestClient
 from worlds import World
 
@@ -36,7 +37,7 @@ SOUND: dict[str, Any] = {
 def client(sqlite: Database, tmp_path: Path) -> Iterator[TestClient]:
     world = World(sqlite, tmp_path / "home")
     context = replace(world.context, trainers={"builtin": load_trainer(BUILTIN)})
-    with TestClient(create_app(context)) as client:
+    with LocalClient(create_app(context)) as client:
         yield client
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_client import sound_spec
+from api_client import LocalClient, sound_spec
 from fastapi.testclient import TestClient
 from worlds import World
 
@@ -20,7 +20,7 @@ def world(sqlite: Database, tmp_path: Path) -> World:
 
 @pytest.fixture
 def client(world: World) -> Iterator[TestClient]:
-    with TestClient(build_app(Settings(home=world.home), world.context)) as client:
+    with LocalClient(build_app(Settings(home=world.home), world.context)) as client:
         yield client
 
 
@@ -46,5 +46,5 @@ def test_older_experiments_are_a_click_away(client: TestClient, world: World) ->
 
 
 def test_the_page_needs_the_token_too(world: World) -> None:
-    with TestClient(build_app(Settings(home=world.home, token="secret"), world.context)) as client:
+    with LocalClient(build_app(Settings(home=world.home, token="secret"), world.context)) as client:
         assert client.get("/").status_code == 401

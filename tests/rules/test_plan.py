@@ -1,5 +1,6 @@
 """What is to be done now, from rows alone."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -45,9 +46,32 @@ def test_a_paused_experiment_starts_nothing_and_holds_up_nobody() -> None:
     assert starts(planned(paused, experiment(run(2), id_=2), free=1)) == [2]
 
 
-def test_a_paused_experiment_still_closes_its_gates() -> None:
+def test_a_paused_experiment_closes_no_gate() -> None:
     paused = experiment(CONTROL_AT_GATE, run(2, STOPPED), status=ExperimentStatus.PAUSED)
-    assert planned(paused) == [CloseStage(1, 0)]
+    assert planned(paused) == []
+
+
+@pytest.mark.parametrize("ended", [STOPPED, RunStatus.FAILED, RunStatus.CANCELLED])
+def test_the_control_does_not_train_on_for_nobody(ended: RunStatus) -> None:
+    (action,) = planned(experiment(run(1, RunStatus.RUNNING, control=True), run(2, ended)))
+    assert isinstance(action, EndExperiment)
+    assert action.status is ExperimentStatus.SUCCEEDED
+    assert (action.conclusion or "").startswith("no_winner")
+
+
+def test_the_control_goes_as_far_as_a_variant_that_has_finished() -> None:
+    assert planned(experiment(run(1, RunStatus.RUNNING, control=True), run(2, RunStatus.SUCCEEDED))) == []
+
+
+def test_the_control_waits_for_new_variants_of_a_later_stage() -> None:
+    running = run(1, RunStatus.RUNNING, control=True)
+    assert planned(experiment(running, run(2, STOPPED), run(3, stage=1))) == []
+
+
+def test_more_slots_than_there_are_hold_up_nobody_and_make_nobody_yield() -> None:
+    asked = replace(snapshot(experiment(run(1), slots=9), experiment(run(2), id_=2), free=1), all_slots=1)
+    assert starts(plan(asked)) == [2]
+    assert wanted_slots(asked) == 1
 
 
 @pytest.mark.parametrize(("seconds", "begins"), [(-1, True), (0, True), (1, False), (300, False)])
@@ -141,5 +165,5 @@ def test_wanted_slots_are_those_of_every_run_that_could_start() -> None:
         experiment(run(5), run(6, stage=1), id_=2),
         experiment(run(7), id_=3, status=ExperimentStatus.PAUSED),
     ]
-    assert wanted_slots(views, NOW) == 7
-    assert wanted_slots([], NOW) == 0
+    assert wanted_slots(snapshot(*views)) == 7
+    assert wanted_slots(snapshot()) == 0

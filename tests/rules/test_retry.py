@@ -98,7 +98,12 @@ def test_an_idle_loop_is_seen_whatever_its_reasons() -> None:
 def test_a_diverged_run_is_tried_once_more_and_at_once() -> None:
     assert after(history((Reason.CRASHED, 20), (Reason.DIVERGED, 60))) == Again()
     again = after(history((Reason.DIVERGED, 60), (Reason.PREEMPTED, 80), (Reason.DIVERGED, 300)))
-    assert again == GiveUp("it diverged again after a retry from its last good checkpoint")
+    assert again == GiveUp("it diverged 2 times; the policy retries 1 from the last good checkpoint")
+
+
+@pytest.mark.parametrize(("retries", "tried"), [(0, False), (1, True), (2, True)])
+def test_the_policy_says_how_often_divergence_is_retried(retries: int, tried: bool) -> None:
+    assert isinstance(after(history((Reason.DIVERGED, 60)), diverged_retries=retries), Again) is tried
 
 
 def test_a_break_after_a_divergence_is_an_ordinary_break() -> None:
