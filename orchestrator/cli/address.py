@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Address:
 
 def find_address(option: str | None = None) -> Address:
     """`--url`, else `ASSAY_URL`, else `<home>/service.json`, else port 8700 of this machine."""
-    if option:
+    if option is not None:
         return Address(_checked(option, "--url"), "--url")
     said = setting("url")
     if said:
@@ -77,9 +78,14 @@ def _checked(text: str, source: str) -> str:
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_sound = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         is_sound = False
     if not is_sound:
         raise BadUsage(f"{source}: `{text}` is no address; write one like {DEFAULT_URL}")
     return url.rstrip("/")
+
+
+def _is_host(text: str) -> bool:
+    """A name or an IP address. Raises `UnicodeError`, a `ValueError`, for a name that DNS cannot hold."""
+    return bool(text.encode("idna")) and bool(re.fullmatch(r"[\w.-]+|[0-9a-f:.]+(%\w+)?", text))

@@ -6,8 +6,16 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.client import Json
-from orchestrator.cli.progress import ENDED, UNDER_WAY, Look, Watched
-from orchestrator.cli.sentences import STYLES, duration, has_several_seeds, number, run_name, short
+from orchestrator.cli.progress import ENDED, RUNNING, UNDER_WAY, Look, Watched
+from orchestrator.cli.sentences import (
+    NOTHING,
+    STYLES,
+    duration,
+    has_several_seeds,
+    number,
+    run_name,
+    short,
+)
 
 TERMINAL = ENDED | {"stopped"}
 COLUMNS = ("variant", "stage", "", "step", "status", "loss", "gap", "tok/s", "left")
@@ -74,6 +82,6 @@ def _row(watched: Watched, run: Json, *, several_seeds: bool) -> list[Renderable
         Text(run["status"].replace("_", " "), style=style),
         number((run["last_evaluation"] or {}).get("eval_loss")),
         "control" if run["is_control"] else number(run["gap"], "+.3f"),
-        short(run["tokens_per_second"]) if run["status"] in UNDER_WAY else "–",
+        short(run["tokens_per_second"]) if run["status"] == RUNNING else NOTHING,
         duration(watched.eta(run)),
     ]

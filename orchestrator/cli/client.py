@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from orchestrator.cli.address import Address, find_address, setting
-from orchestrator.cli.errors import OutOfReach, Refused, Unknown
+from orchestrator.cli.errors import BadUsage, OutOfReach, Refused, Unknown
 
 Json = dict[str, Any]
 PAGE = 500
@@ -28,8 +28,12 @@ class Client:
 
     def _open(self) -> None:
         self.address = self._find()
+        try:
+            base = httpx.URL(self.address.url)
+        except httpx.InvalidURL as error:
+            raise BadUsage(f"{self.address.source}: `{self.address.url}` is no address: {error}") from None
         self._http = httpx.Client(
-            base_url=self.address.url,
+            base_url=base,
             headers={"Authorization": f"Bearer {self._token}"} if self._token else {},
             timeout=httpx.Timeout(60.0, connect=5.0),
             trust_env=not self.address.is_loopback,  # no proxy stands between us and this machine

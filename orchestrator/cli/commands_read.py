@@ -17,7 +17,10 @@ def plan(file: Spec, url: Url = None, as_json: AsJson = False) -> None:
 
 
 def ls(
-    status: Annotated[str | None, typer.Option(help="Only those.", show_default=False)] = None,
+    status: Annotated[
+        Literal["running", "paused", "succeeded", "failed", "cancelled"] | None,
+        typer.Option(help="Only those.", show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Only those.", show_default=False)] = None,
     url: Url = None,
     as_json: AsJson = False,
@@ -79,6 +82,14 @@ def decisions(
 
     with client.connect(url) as service:
         reads.decisions(service, experiment, kind, as_json)
+
+
+def events(experiment: Exp, url: Url = None, as_json: AsJson = False) -> None:
+    """List what happened, oldest first: retries, pauses, what the engine said."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        reads.events(service, experiment, as_json)
 
 
 def compare(

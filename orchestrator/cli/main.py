@@ -34,9 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 @app.callback()
-def _root(url: Url = None) -> None:
-    if url:
-        os.environ["ASSAY_URL"] = url
+def _root(context: typer.Context, url: Url = None) -> None:
+    if url is not None:  # before the command or after it, the option is the same
+        context.default_map = {name: {"url": url} for name in context.command.commands}  # type: ignore[attr-defined]  # a group has commands
 
 
 def serve(
@@ -71,6 +71,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Answers": (
         read.why,
         read.decisions,
+        read.events,
         read.compare,
         read.runs,
         read.logs,

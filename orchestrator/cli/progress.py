@@ -8,6 +8,8 @@ from orchestrator.cli.sentences import decision_sentence, has_several_seeds, run
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 UNDER_WAY = frozenset({"starting", "running"})
+RUNNING = "running"
+"""The one status in which a run has a pace; what is known of it in others is of an earlier attempt."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Watched:
 
     def eta(self, run: Json) -> float | None:
         """Seconds to the run's target: by its own tokens per second, else by the steps seen so far."""
-        if self.look is None or run["status"] not in UNDER_WAY:
+        if self.look is None or run["status"] != RUNNING:
             return None
         left = run["target_step"] - run["step"]
         by_tokens = _steps_per_second(run)
@@ -63,7 +65,7 @@ class Watched:
 
 def _anchor(known: Anchor | None, run: Json, at: float) -> Anchor:
     moved = known is not None and known.stage == run["stage"] and known.step <= run["step"]
-    if known is not None and moved and run["status"] in UNDER_WAY:
+    if known is not None and moved and run["status"] == RUNNING:
         return known
     return Anchor(run["stage"], run["step"], at)
 
@@ -98,9 +100,10 @@ def _stage_changes(before: Look | None, now: Look) -> Iterator[str]:
 
 def told(now: Look, *, every: bool) -> Iterator[tuple[str, str]]:
     """(kind, sentence) of each new decision; those to go on only when `every` one is wanted."""
+    several = has_several_seeds(now.runs)
     for decision in now.decisions:
         if every or decision["kind"] != "continue":
-            yield decision["kind"], decision_sentence(decision)
+            yield decision["kind"], decision_sentence(decision, several_seeds=several)
 
 
 def ending(experiment: Json) -> str:

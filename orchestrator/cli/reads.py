@@ -4,11 +4,12 @@ from pathlib import Path
 from threading import Event
 
 from orchestrator.cli import preview, tables
-from orchestrator.cli.client import Client, Json
+from orchestrator.cli.client import PAGE, Client, Json
 from orchestrator.cli.files import read_spec
 from orchestrator.cli.output import console, print_plain, put, put_json, say
 from orchestrator.cli.progress import ENDED
 from orchestrator.cli.resolve import experiment_id, run_id
+from orchestrator.cli.sentences import no_experiment
 from orchestrator.cli.story import story
 from orchestrator.cli.watch import POLL_SECONDS, follow, look_at
 
@@ -26,7 +27,8 @@ def plan(client: Client, file: Path, as_json: bool) -> None:
 
 def ls(client: Client, status: str | None, name: str | None, as_json: bool) -> None:
     found = client.items("/v1/experiments", status=status, name=name)
-    put(page(found), as_json, lambda shown: tables.experiments(shown["items"]))
+    empty = no_experiment(status, name)
+    put(page(found), as_json, lambda shown: tables.experiments(shown["items"], empty))
 
 
 def status(client: Client, experiment: str, as_json: bool) -> None:
@@ -44,23 +46,41 @@ def why(client: Client, run: str, every: bool, as_json: bool) -> None:
     id_ = run_id(client, run)
     found = client.get(f"/v1/runs/{id_}")
     decisions = client.items("/v1/decisions", run_id=id_)
-    events = [] if as_json else _events(client, found["experiment_id"], id_)
-    put(page(decisions), as_json, lambda shown: story(found, shown["items"], events, every=every))
+    if as_json:
+        put_json(page(decisions))
+        return
+    events = [event for event in _events(client, found["experiment_id"]) if event["run_id"] == id_]
+    several = _several_seeds(client, found["experiment_id"])
+    console().print(story(found, decisions, events, every=every, several_seeds=several))
 
 
-def _events(client: Client, experiment: str, run: str) -> list[Json]:
-    """What happened to one run. This list goes on from `after`, the id of the last event seen."""
+def _events(client: Client, experiment: str) -> list[Json]:
+    """All that happened. This list goes on from `after`, the id of the last event seen."""
     found: list[Json] = []
     after = 0
-    while items := client.get(f"/v1/experiments/{experiment}/events", after=after, limit=500)["items"]:
-        found += [event for event in items if event["run_id"] == run]
+    while items := client.get(f"/v1/experiments/{experiment}/events", after=after, limit=PAGE)["items"]:
+        found += items
         after = items[-1]["id"]
     return found
 
 
+def _several_seeds(client: Client, experiment: str) -> bool:
+    """As the spec has it: what is listed may be of one seed alone."""
+    return len(client.get(f"/v1/experiments/{experiment}")["spec"].get("seeds", [])) > 1
+
+
 def decisions(client: Client, experiment: str, kind: str | None, as_json: bool) -> None:
-    found = client.items("/v1/decisions", experiment_id=experiment_id(client, experiment), kind=kind)
-    put(page(found), as_json, lambda shown: tables.decisions(shown["items"]))
+    id_ = experiment_id(client, experiment)
+    found = client.items("/v1/decisions", experiment_id=id_, kind=kind)
+    several = not as_json and _several_seeds(client, id_)
+    put(page(found), as_json, lambda shown: tables.decisions(shown["items"], several_seeds=several))
+
+
+def events(client: Client, experiment: str, as_json: bool) -> None:
+    id_ = experiment_id(client, experiment)
+    found = _events(client, id_)
+    runs = [] if as_json else client.items(f"/v1/experiments/{id_}/runs")
+    put(page(found), as_json, lambda shown: tables.events(shown["items"], runs))
 
 
 def compare(client: Client, experiment: str, axis: str, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from orchestrator.cli.client import Client, Json
 from orchestrator.cli.errors import BadUsage, Unknown
+from orchestrator.cli.sentences import no_experiment
 
 LAST = "last"
 
@@ -21,7 +22,7 @@ def _newest(client: Client, text: str) -> Json:
     if text == LAST:
         found = client.get("/v1/experiments", limit=1)["items"]
         if not found:
-            raise Unknown("there is no experiment yet: `assay submit FILE` makes one")
+            raise Unknown(no_experiment())
     else:
         found = client.get("/v1/experiments", name=text, limit=1)["items"]
         if not found:

@@ -79,16 +79,25 @@ def has_several_seeds(runs: list[Json]) -> bool:
     return len({run["seed"] for run in runs}) > 1
 
 
-def decision_head(decision: Json) -> str:
+def no_experiment(status: str | None = None, name: str | None = None) -> str:
+    """That a list of experiments is empty, chosen by these."""
+    if status:
+        return f"no experiment named `{name}` is {status}" if name else f"no experiment is {status}"
+    if name:
+        return f"no experiment is named `{name}`"
+    return "there is no experiment yet: `assay submit FILE` makes one"
+
+
+def decision_head(decision: Json, *, several_seeds: bool) -> str:
     """`aux-0.0 promoted at step 1,000 (screen)`, with the author where it is a person."""
     done = DONE.get(decision["kind"], decision["kind"])
     by = "" if decision["author"] == "policy" else f" by {str(decision['author']).removeprefix('user:')}"
-    seed = f"/{decision['seed']}" if decision.get("seed") else ""
-    return f"{decision['variant']}{seed} {done} at step {decision['step']:,} ({decision['stage']}){by}"
+    name = run_name(decision, several_seeds=several_seeds)
+    return f"{name} {done} at step {decision['step']:,} ({decision['stage']}){by}"
 
 
-def decision_sentence(decision: Json) -> str:
-    return f"{decision_head(decision)}: {decision['text']}"
+def decision_sentence(decision: Json, *, several_seeds: bool) -> str:
+    return f"{decision_head(decision, several_seeds=several_seeds)}: {decision['text']}"
 
 
 def why_in_short(run: Json) -> str:

@@ -14,13 +14,19 @@ from orchestrator.cli.sentences import (
     VERDICT_STYLES,
     criterion_lines,
     decision_head,
+    run_name,
     when,
     why_in_short,
 )
 
 
 def story(
-    run: Json, decisions: Sequence[Json], events: Iterable[Json], *, every: bool = False
+    run: Json,
+    decisions: Sequence[Json],
+    events: Iterable[Json],
+    *,
+    every: bool = False,
+    several_seeds: bool = False,
 ) -> RenderableType:
     """What became of a run and why. `events` are those of this run: retries, notes of its worker.
 
@@ -30,27 +36,28 @@ def story(
     told: list[tuple[str, RenderableType]] = []
     for decision in decisions:
         in_full = every or decision["kind"] != "continue" or decision["id"] == latest
-        told.append((decision["created_at"], _decision(decision, in_full)))
+        told.append((decision["created_at"], _decision(decision, in_full, several_seeds)))
     told += [(event["at"], _event(event)) for event in events]
     told.sort(key=lambda item: item[0])
     if not told:
         told = [("", Text("\nnothing has been decided about it yet"))]
-    return Group(_head(run, decisions), *(part for _, part in reversed(told)))
+    return Group(_head(run, several_seeds), *(part for _, part in reversed(told)))
 
 
-def _head(run: Json, decisions: Sequence[Json]) -> RenderableType:
+def _head(run: Json, several_seeds: bool) -> RenderableType:
     role = "the control" if run["is_control"] else f"seed {run['seed']}"
     status = Text(run["status"].replace("_", " "), style=STYLES.get(run["status"], ""))
     name = Text.assemble(
-        (run["variant"], "bold"), f"  {run['id']} of {run['experiment_id']}, {role}  ", status
+        (run_name(run, several_seeds=several_seeds), "bold"),
+        f"  {run['id']} of {run['experiment_id']}, {role}  ",
+        status,
     )
     return Group(name, Text(why_in_short(run)))
 
 
-def _decision(decision: Json, in_full: bool) -> RenderableType:
-    head = Text.assemble(
-        "\n", (decision_head(decision), STYLES.get(decision["kind"], "")), (f"  {_moment(decision)}", "dim")
-    )
+def _decision(decision: Json, in_full: bool, several_seeds: bool) -> RenderableType:
+    words = decision_head(decision, several_seeds=several_seeds)
+    head = Text.assemble("\n", (words, STYLES.get(decision["kind"], "")), (f"  {_moment(decision)}", "dim"))
     lines = [line for criterion in decision["criteria"] for line in _criterion(criterion)] if in_full else []
     return Group(head, Padding(Text(decision["text"]), (0, 0, 0, 2)), *lines)
 

@@ -41,7 +41,7 @@ def table(*columns: str, wide: str | None = None, right: Sequence[str] = (), wra
     return made
 
 
-def experiments(items: Iterable[Json]) -> RenderableType:
+def experiments(items: Iterable[Json], empty: str) -> RenderableType:
     columns = ("id", "name", "status", "stage", "created", "conclusion")
     made = table(*columns, wide="conclusion", wraps=False)
     for item in items:
@@ -54,7 +54,7 @@ def experiments(items: Iterable[Json]) -> RenderableType:
             when(item["created_at"]),
             Text(item["conclusion"] or ""),
         )
-    return made if made.row_count else Text("there is no experiment yet: `assay submit FILE` makes one")
+    return made if made.row_count else Text(empty)
 
 
 def experiment(item: Json, runs: list[Json]) -> RenderableType:
@@ -114,13 +114,26 @@ def closing(runs: list[Json], decisions: list[Json]) -> RenderableType:
     return Group(run_table(runs), Text(), Text("why", style="bold"), reasons)
 
 
-def decisions(items: Iterable[Json]) -> RenderableType:
+def decisions(items: Iterable[Json], *, several_seeds: bool) -> RenderableType:
     """Each on a line of its own, with its sentence below."""
     parts: list[RenderableType] = []
     for item in items:
-        head = Text.assemble((f"{item['id']}  ", "dim"), (decision_head(item), STYLES.get(item["kind"], "")))
+        words = decision_head(item, several_seeds=several_seeds)
+        head = Text.assemble((f"{item['id']}  ", "dim"), (words, STYLES.get(item["kind"], "")))
         parts += [head, Padding(Text(item["text"]), (0, 0, 0, 4))]
     return Group(*parts) if parts else Text("no decision yet")
+
+
+def events(items: Iterable[Json], runs: list[Json]) -> RenderableType:
+    """What happened, with the run that it happened to where it did to one."""
+    several = has_several_seeds(runs)
+    names = {run["id"]: run_name(run, several_seeds=several) for run in runs}
+    made = table("at (UTC)", "event", "variant", "what happened", wide="what happened")
+    for item in items:
+        run = item["run_id"]
+        name = names.get(run, str(run)) if run else NOTHING
+        made.add_row(when(item["at"]), Text(item["kind"].replace("_", " ")), Text(name), Text(item["text"]))
+    return made if made.row_count else Text("nothing has happened yet")
 
 
 def comparison(view: Json) -> RenderableType:

@@ -89,5 +89,9 @@ def decision(number: int, kind: str = "decline", **changes: Any) -> Json:
     }
 
 
+def event(number: int, kind: str, text: str, run_id: str | None = None) -> Json:
+    return {"id": number, "kind": kind, "experiment_id": "exp_1", "run_id": run_id, "text": text, "at": AT}
+
+
 def page(*items: Json, cursor: str | None = None) -> Json:
     return {"items": list(items), "next_cursor": cursor}

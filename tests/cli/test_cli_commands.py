@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from cli_rigs import Assay, CannedService
-from cli_samples import BEHIND, NOT_SAME, criterion, decision, experiment, page, run
+from cli_samples import BEHIND, NOT_SAME, criterion, decision, event, experiment, page, run
+
+from orchestrator.domain.lifecycle import ExperimentStatus
 
 LAZY = ("httpx", "rich", "yaml", "sqlalchemy", "torch", "fastapi", "pydantic")
 
@@ -80,8 +82,25 @@ def test_bad_usage_exits_with_2(assay: Assay, service: CannedService, arguments:
     assert service.requests == []
 
 
-def test_a_bad_address_is_bad_usage(assay: Assay) -> None:
-    assert assay("ls", "--url", "ftp://x").code == 2
+@pytest.mark.parametrize("arguments", [("ls", "--url"), ("--url",)])
+@pytest.mark.parametrize("url", ["ftp://x", "http://a..b", "http://a\tb", ""])
+def test_a_bad_address_is_bad_usage(assay: Assay, arguments: tuple[str, ...], url: str) -> None:
+    said = assay(*arguments, url, *([] if "ls" in arguments else ["ls"]))
+    assert said.code == 2
+    assert said.err.startswith("error: --url: `")
+    assert "is no address" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("ls", "--url", "http://127.0.0.1:9"), ("--url", "http://127.0.0.1:9", "ls")]
+)
+def test_an_address_out_of_reach_says_that_the_option_named_it(
+    assay: Assay, service: CannedService, arguments: tuple[str, ...]
+) -> None:
+    said = assay(*arguments)
+    assert said.code == 3
+    assert "http://127.0.0.1:9 (from --url)" in said.err
+    assert service.requests == []
 
 
 def test_the_token_is_sent_and_asked_for(
@@ -114,6 +133,56 @@ def test_ls_fits_into_80_columns(assay: Assay, service: CannedService) -> None:
     assert lines[1].startswith("exp_1  aux   succeeded  screen  2026-01-02 03:04")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "there is no experiment yet: `assay submit FILE` makes one"),
+        (("--status", "cancelled"), "no experiment is cancelled"),
+        (("--name", "aux"), "no experiment is named `aux`"),
+        (("--name", "aux", "--status", "paused"), "no experiment named `aux` is paused"),
+    ],
+)
+def test_ls_says_what_there_is_none_of(
+    assay: Assay, service: CannedService, arguments: tuple[str, ...], sentence: str
+) -> None:
+    service.routes["GET /v1/experiments"] = page()
+    assert assay("ls", *arguments).out == f"{sentence}\n"
+
+
+def test_ls_refuses_a_status_that_is_none(assay: Assay, service: CannedService) -> None:
+    said = assay("ls", "--status", "canceled")
+    assert said.code == 2
+    known = [status.value for status in ExperimentStatus]
+    assert [status for status in known if f"'{status}'" not in said.err] == []
+    assert service.requests == []
+
+
+def test_events_are_listed_with_their_variants(assay: Assay, service: CannedService) -> None:
+    first, second = event(3, "accepted", "2 variants"), event(7, "retry", "lost at step 40", "run_2")
+    after = {"0": page(first), "3": page(second), "7": page()}
+    service.routes["GET /v1/experiments/exp_1/events"] = lambda request: after[request.query["after"]]
+    service.routes["GET /v1/experiments/exp_1/runs"] = page(run(1, "a"), run(2, "b"), run(3, "b", seed=1))
+    lines = assay("events", "exp_1").out.splitlines()
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "2026-01-02 03:04 accepted – 2 variants",
+        "2026-01-02 03:04 retry b/0 lost at step 40",
+    ]
+    assert json.loads(assay("events", "exp_1", "--json").out) == page(first, second)
+
+
+def test_decisions_and_why_name_the_seed_where_there_are_several(
+    assay: Assay, service: CannedService
+) -> None:
+    service.routes["GET /v1/experiments/exp_1"] = experiment(spec={"seeds": [0, 1]})
+    service.routes["GET /v1/experiments/exp_1/events"] = page()
+    service.routes["GET /v1/runs/run_2"] = run(2, "aux-0.0")
+    service.routes["GET /v1/decisions"] = page(decision(1))
+    assert assay("decisions", "exp_1").out.startswith("dec_1  aux-0.0/0 declined")
+    out = assay("why", "run_2").out
+    assert out.startswith("aux-0.0/0  run_2")
+    assert "\naux-0.0/0 declined at step 1,500" in out
+
+
 def test_status_shows_stages_and_runs(assay: Assay, service: CannedService) -> None:
     service.routes["GET /v1/experiments/exp_1"] = experiment()
     service.routes["GET /v1/experiments/exp_1/runs"] = page(run(1, "aux-0.01"), run(2, "aux-0.0"))
@@ -127,14 +196,8 @@ def test_why_tells_the_latest_decision_first_with_nested_criteria(
     assay: Assay, service: CannedService
 ) -> None:
     early = decision(1, "continue", text="it is too early to stop", step=500)
-    note = {
-        "id": 3,
-        "kind": "retry",
-        "experiment_id": "exp_1",
-        "run_id": "run_2",
-        "text": "out of memory: attempt 2 of 3",
-        "at": "2026-01-01T00:00:00Z",
-    }
+    note = event(3, "retry", "out of memory: attempt 2 of 3", "run_2") | {"at": "2026-01-01T00:00:00Z"}
+    service.routes["GET /v1/experiments/exp_1"] = experiment()
     service.routes["GET /v1/runs/run_2"] = run(2, "aux-0.0", status="stopped", detail="not promoted")
     service.routes["GET /v1/decisions"] = page(early, decision(2, created_at="2026-01-03T00:00:00Z"))
     service.routes["GET /v1/experiments/exp_1/events"] = lambda request: page(
@@ -267,9 +330,12 @@ def test_policies_slots_and_decisions(assay: Assay, service: CannedService) -> N
     slot = {"id": "cpu:0", "kind": "cpu", "device": "CPU", "run_id": None, "variant": None}
     service.routes["GET /v1/slots"] = page(slot)
     service.routes["GET /v1/decisions"] = page(decision(7, criteria=[criterion("guard", "pass", "ok")]))
+    service.routes["GET /v1/experiments/exp_1"] = experiment()
     assert "As written." in assay("policies").out
     assert "cpu:0" in assay("slots").out
     out = assay("decisions", "exp_1", "--kind", "decline").out
-    assert service.requests[-1].query["kind"] == "decline"
+    assert {"experiment_id": "exp_1", "kind": "decline", "limit": "500"} in [
+        r.query for r in service.requests
+    ]
     assert "dec_7  aux-0.0 declined at step 1,500 (screen)" in out
     assert assay("decisions", "exp_1", "--kind", "maybe").code == 2

@@ -84,7 +84,10 @@ def test_the_settings_file_is_read_too(tmp_path: Path, monkeypatch: pytest.Monke
         find_address()
 
 
-@pytest.mark.parametrize("text", ["ftp://x", "http://", "http://[", "http://x:99999"])
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://x", "http://", "http://[", "http://x:99999", "http://a b", "http://a..b", "http://%zz", ""],
+)
 def test_no_address_at_all(text: str) -> None:
     with pytest.raises(BadUsage, match="is no address"):
         find_address(text)

@@ -62,6 +62,20 @@ def test_the_time_left_is_by_tokens_or_by_the_steps_seen() -> None:
     assert watched.then(look(20.0, [done])).eta(done) is None
 
 
+@pytest.mark.parametrize("status", ["starting", "pending"])
+def test_what_does_not_train_shows_no_pace_of_an_earlier_attempt(status: str) -> None:
+    again = run(1, "a", status=status, tokens_per_second=10_000.0)
+    watched = Watched().then(look(0.0, [run(1, "a", step=400)])).then(look(10.0, [again]))
+    assert picture(watched)[3].split()[-5:] == [status, "4.357", "+0.078", "–", "–"]
+    slow = run(1, "a", step=510, last_evaluation=None)
+    assert watched.then(look(20.0, [slow])).eta(slow) == pytest.approx(490.0)
+
+
+def test_a_decision_names_the_seed_where_there_are_several() -> None:
+    seen = Look(experiment(), [run(1, "a"), run(2, "a", seed=1)], [decision(1)], 0.0)
+    assert [sentence.split(" ")[0] for _, sentence in told(seen, every=False)] == ["aux-0.0/0"]
+
+
 def test_changes_are_told_once() -> None:
     first = look(runs=[run(1, "a", status="pending", step=0)])
     assert list(changes(None, first)) == ["stage screen is running", "a is pending (screen, step 0/1,000)"]
