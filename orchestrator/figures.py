@@ -16,6 +16,8 @@ class Line:
     """One run's curve: x in steps, y in the figure's unit."""
 
     name: str
+    variant: str
+    """Lines of one variant share a colour; its later seeds are dotted."""
     is_control: bool
     x: Sequence[int]
     y: Sequence[float | None]
@@ -39,14 +41,14 @@ def learning_curves(
 ) -> go.Figure:
     """Curves over steps with the gates as vertical lines and the decisions as marks."""
     figure = go.Figure()
-    for line, colour in zip(lines, _colours(lines), strict=True):
+    for line, stroke in zip(lines, _strokes(lines), strict=True):
         figure.add_scatter(
             x=list(line.x),
             y=list(line.y),
             name=f"{line.name} (control)" if line.is_control else line.name,
             mode="lines+markers",
             marker={"size": 4},
-            line={"color": colour, "width": 2, "dash": "dash" if line.is_control else "solid"},
+            line=stroke,
         )
     for kind in dict.fromkeys(mark.kind for mark in marks):
         chosen = [mark for mark in marks if mark.kind == kind]
@@ -74,13 +76,18 @@ def gap_curves(lines: Sequence[Line], gates: Sequence[tuple[str, int]]) -> go.Fi
     return figure
 
 
-def _colours(lines: Sequence[Line]) -> list[str]:
-    """The control in grey; the others in a fixed order of colours."""
-    colours, place = [], 0
+def _strokes(lines: Sequence[Line]) -> list[dict[str, str | int]]:
+    """The control in grey and dashed; each variant in a colour of its own, its later seeds dotted."""
+    colours: dict[str, str] = {}
+    strokes: list[dict[str, str | int]] = []
     for line in lines:
-        colours.append(CONTROL if line.is_control else PALETTE[place % len(PALETTE)])
-        place += not line.is_control
-    return colours
+        first = line.variant not in colours
+        if first:
+            place = sum(colour != CONTROL for colour in colours.values())
+            colours[line.variant] = CONTROL if line.is_control else PALETTE[place % len(PALETTE)]
+        dash = "dash" if line.is_control else "solid" if first else "dot"
+        strokes.append({"color": colours[line.variant], "width": 2, "dash": dash})
+    return strokes
 
 
 def _styled(figure: go.Figure, x_title: str, y_title: str) -> go.Figure:

@@ -61,7 +61,11 @@ def _figures(report: views.ReportView, compared: views.CompareView) -> list[tupl
 
 
 def _page(figure: Figure, *, first: bool) -> str:
-    return str(to_html(figure, full_html=False, include_plotlyjs=first, config={"displaylogo": False}))
+    return str(
+        to_html(
+            figure, full_html=False, include_plotlyjs=first, config={"displaylogo": False, "responsive": True}
+        )
+    )
 
 
 def _label(run: views.RunView) -> str:
@@ -72,6 +76,7 @@ def _losses(report: views.ReportView) -> list[figures.Line]:
     return [
         figures.Line(
             _label(run),
+            run.variant,
             run.is_control,
             [e.step for e in run.evaluations],
             [e.eval_loss if math.isfinite(e.eval_loss) else None for e in run.evaluations],
@@ -85,7 +90,9 @@ def _entropy(report: views.ReportView) -> list[figures.Line]:
     for run in report.runs:
         measured = [(e.step, e.routing.entropy) for e in run.evaluations if e.routing is not None]
         lines.append(
-            figures.Line(_label(run), run.is_control, [x for x, _ in measured], [y for _, y in measured])
+            figures.Line(
+                _label(run), run.variant, run.is_control, [x for x, _ in measured], [y for _, y in measured]
+            )
         )
     return lines
 
@@ -94,6 +101,7 @@ def _gaps(compared: views.CompareView) -> list[figures.Line]:
     return [
         figures.Line(
             row.variant if row.seed == 0 else f"{row.variant} seed {row.seed}",
+            row.variant,
             False,
             [point.at for point in row.points],
             [point.gap for point in row.points],

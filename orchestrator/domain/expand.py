@@ -51,6 +51,7 @@ def expand_variants(spec: ExperimentSpec, check: CheckConfig) -> list[Variant]:
     """Every variant in the spec's order. Raises `Invalid` with all configs that `check` refuses."""
     variants: list[Variant] = []
     problems: list[FieldError] = []
+    in_base = _problems_of(spec.base, check)
     for index, stage in enumerate(spec.stages):
         for name, overrides in stage.variants.items():
             try:
@@ -63,7 +64,7 @@ def expand_variants(spec: ExperimentSpec, check: CheckConfig) -> list[Variant]:
             try:
                 facts = check(config)
             except ConfigProblem as problem:
-                problems += _locate(problem, f"stages[{index}].variants.{name}", overrides)
+                problems += _locate(problem, f"stages[{index}].variants.{name}", in_base)
             else:
                 is_control = name == spec.control
                 hash_ = content_hash(facts.config)
@@ -74,13 +75,20 @@ def expand_variants(spec: ExperimentSpec, check: CheckConfig) -> list[Variant]:
     return variants
 
 
-def _locate(problem: ConfigProblem, where: str, overrides: Overrides) -> list[FieldError]:
-    """A problem belongs to the override that set it, else to the base that every variant shares."""
-    located = []
-    for field, message in problem.problems:
-        set_here = any(field == path or field.startswith(f"{path}.") for path in overrides)
-        located.append(FieldError(f"{where}.{field}" if set_here else f"base.{field}", message))
-    return located
+def _problems_of(config: JsonObject, check: CheckConfig) -> list[tuple[str, str]]:
+    try:
+        check(config)
+    except ConfigProblem as problem:
+        return problem.problems
+    return []
+
+
+def _locate(problem: ConfigProblem, where: str, in_base: list[tuple[str, str]]) -> list[FieldError]:
+    """A problem that the base has by itself is the base's, once for all; another is the variant's."""
+    return [
+        FieldError(f"base.{field}" if (field, message) in in_base else f"{where}.{field}", message)
+        for field, message in problem.problems
+    ]
 
 
 def _same_config_problems(variants: Sequence[Variant]) -> list[FieldError]:

@@ -70,7 +70,7 @@ Both = tuple[CriterionResult | None, CriterionResult]  # (better by enough, not 
 
 def _balance(params: MeaningfullyBetter, case: Case, pairs: Pairs) -> Both:
     if not all(is_moe(subject) and is_moe(control) for subject, control in pairs):
-        return _not_compared("imbalance", "imbalance is not compared: one of the two is dense")
+        return _not_compared("imbalance", "imbalance is not compared: not both route to experts")
     both = _means(pairs, case, lambda e: imbalance(r) if (r := measured(e)) is not None else None)
     if both is None:
         return _not_known("imbalance", "imbalance is not known: an evaluation came without routing metrics")

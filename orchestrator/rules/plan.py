@@ -11,6 +11,9 @@ from datetime import datetime
 from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
 from orchestrator.rules.placement import take_slots
 
+BROKEN_OFF = frozenset({RunStatus.STOPPED, RunStatus.FAILED, RunStatus.CANCELLED})
+"""Ended before the last stage's end."""
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -99,34 +102,32 @@ def _settle(view: ExperimentView) -> Iterator[Action]:
     if stage is None:
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, None)
         return
-    if _control_is_gone(view):
-        text = (
-            f"the control ended before the gate of {stage.name}: there is nothing to judge the others against"
-        )
-        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
-        return
+    last = stage.position == view.stages[-1].position
     entrants = [run for run in view.runs if run.stage == stage.position]
-    if entrants and all(run.status is RunStatus.AT_GATE or run.status.is_terminal for run in entrants):
+    settled = bool(entrants) and all(
+        run.status is RunStatus.AT_GATE or run.status.is_terminal for run in entrants
+    )
+    if _control_is_gone(view, last=last) and not (last and settled):
+        where = f"the {'end' if last else 'gate'} of {stage.name}"
+        text = f"the control ended before {where}: there is nothing to judge the others against"
+        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
+    elif settled:
         yield CloseStage(view.id, stage.position)
     elif _nobody_is_left(view, stage):
         text = f"no_winner: every variant ended before the end of {stage.name}"
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, text)
 
 
-def _control_is_gone(view: ExperimentView) -> bool:
-    """Whether no control run can reach the gates that are still to come. The last stage has none."""
-    stage = view.stage
-    if stage is None or stage.position == view.stages[-1].position:
-        return False
-    controls = [run for run in view.runs if run.is_control]
-    return all(run.status.is_terminal for run in controls)
+def _control_is_gone(view: ExperimentView, *, last: bool) -> bool:
+    """Whether no control run can come to the gates that are left; in the last stage, to its end."""
+    statuses = [run.status for run in view.runs if run.is_control]
+    return all(status in BROKEN_OFF or (status.is_terminal and not last) for status in statuses)
 
 
 def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
     """Whether the control would train on for nobody: it goes as far as the furthest variant, no further."""
     others = [run for run in view.runs if not run.is_control and run.stage >= stage.position]
-    ended = {RunStatus.STOPPED, RunStatus.FAILED, RunStatus.CANCELLED}
-    return bool(others) and all(run.status in ended for run in others)
+    return bool(others) and all(run.status in BROKEN_OFF for run in others)
 
 
 def _starts(snapshot: Snapshot) -> Iterator[StartRun]:

@@ -26,19 +26,23 @@ def cancel_experiment(context: Context, id_: int, author: str, reason: str) -> N
             return
         _refuse_ended(experiment)
         now = context.clock()
-        conclusion = f"cancelled by {author}: {reason}" if reason else f"cancelled by {author}"
+        conclusion = _said("cancelled", author, reason)
         status = ExperimentStatus.CANCELLED
         end_experiment(connection, experiment, status, conclusion, now, Reason.USER)
     context.wake()
 
 
+def _said(done: str, author: str, reason: str) -> str:
+    return f"{done} by {author}: {reason}" if reason else f"{done} by {author}"
+
+
 def pause_experiment(context: Context, id_: int, author: str, reason: str) -> None:
     """Starts no further worker for it; workers that are up go on to their gates."""
-    _set_status(context, id_, ExperimentStatus.PAUSED, f"paused by {author}: {reason}")
+    _set_status(context, id_, ExperimentStatus.PAUSED, _said("paused", author, reason))
 
 
 def resume_experiment(context: Context, id_: int, author: str, reason: str) -> None:
-    _set_status(context, id_, ExperimentStatus.RUNNING, f"resumed by {author}: {reason}")
+    _set_status(context, id_, ExperimentStatus.RUNNING, _said("resumed", author, reason))
     context.wake()
 
 
@@ -64,7 +68,7 @@ def stop_run(context: Context, id_: int, author: str, reason: str) -> None:
             raise Conflict(f"{spell('run', id_)} has ended ({run.status})")
         now = context.clock()
         _record(connection, run, DecisionKind.STOP, Reason.USER_STOPPED, author, reason, now)
-        end_run(connection, run, Reason.USER_STOPPED, f"stopped by {author}: {reason}", now)
+        end_run(connection, run, Reason.USER_STOPPED, _said("stopped", author, reason), now)
         settle(connection, context)
     context.wake()
 

@@ -1,6 +1,6 @@
 """Rows -> views. Nothing is decided here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
@@ -60,11 +60,9 @@ def run(
     *,
     best: float | None,
     attempts: int,
-    control: Mapping[int, float],
+    gap: float | None,
 ) -> views.RunView:
-    """`control` holds the control's eval loss by step, for the gap."""
     facts = ConfigFacts.model_validate(variant.facts)
-    there = control.get(last.step) if last is not None else None
     return views.RunView(
         id=spell("run", record.id),
         experiment_id=spell("exp", record.experiment_id),
@@ -84,7 +82,7 @@ def run(
         tokens_per_second=record.tokens_per_second,
         best_eval_loss=best,
         last_evaluation=last,
-        gap=None if last is None or there is None else last.eval_loss - there,
+        gap=gap,
         config=variant.config,
         config_hash=variant.config_hash,
         created_at=record.created_at,

@@ -41,6 +41,7 @@ def preview(context: Context, document: JsonObject) -> views.PlanView:
             *unable_to_fire(checked.policy, budgets, spec.eval_every),
             *_cap_warnings(spec),
             *_token_warnings(checked),
+            *_family_warnings(checked),
         ],
     )
 
@@ -96,4 +97,14 @@ def _token_warnings(checked: CheckedPlan) -> list[str]:
         f"{control.tokens_per_step:,}: at its gates the control has not seen as many, so none compares them"
         for variant in checked.variants
         if variant.facts.tokens_per_step > control.tokens_per_step
+    ]
+
+
+def _family_warnings(checked: CheckedPlan) -> list[str]:
+    (control,) = [variant.facts for variant in checked.variants if variant.is_control]
+    return [
+        f"{variant.name} has a {variant.facts.schedule_family} schedule and the control a "
+        f"{control.schedule_family} one: losses under different schedules are never compared"
+        for variant in checked.variants
+        if variant.facts.schedule_family != control.schedule_family
     ]

@@ -45,7 +45,8 @@ def _close_last(
     policy = Policy.model_validate(experiment.policy)
     conclusion = conclude(list(curves.values()), stage.steps, policy)
     experiments.close_stage(connection, stage.id, conclusion=conclusion, now=now)
-    status = ExperimentStatus.SUCCEEDED if finished else ExperimentStatus.FAILED
+    judged = any(run.is_control for run in finished)
+    status = ExperimentStatus.SUCCEEDED if judged else ExperimentStatus.FAILED
     end_experiment(connection, experiment, status, conclusion, now)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from orchestrator.domain.curves import Curve, Unmatched, match
 from orchestrator.domain.ids import number_of, spell
 from orchestrator.engines.base import Handle
+from orchestrator.protocol.report import Identity
 from orchestrator.rules.policies import policy_hash, resolve_policy
 from orchestrator.services import present, views
 from orchestrator.services.context import Context
@@ -72,7 +74,7 @@ def present_runs(
     ids = sorted({run.id for run in [*chosen, *controls]})
     found = run_evaluations(connection, ids)
     attempts = runs.count_attempts(connection, ids)
-    losses = {run.seed: {e.step: e.eval_loss for e in found[run.id]} for run in controls}
+    curves = {run.seed: _curve(run, found[run.id]) for run in controls}
     return [
         present.run(
             run,
@@ -81,10 +83,23 @@ def present_runs(
             found[run.id][-1] if found[run.id] else None,
             best=min((e.eval_loss for e in found[run.id] if math.isfinite(e.eval_loss)), default=None),
             attempts=attempts.get(run.id, 0),
-            control={} if run.is_control else losses.get(run.seed, {}),
+            gap=_gap(run, found[run.id], curves.get(run.seed)),
         )
         for run in chosen
     ]
+
+
+def _curve(run: RunRecord, evaluations: Sequence[views.EvaluationView]) -> Curve:
+    identity = None if run.identity is None else Identity.model_validate(run.identity)
+    return Curve(run.id, run.variant, run.seed, run.is_control, identity, tuple(evaluations))
+
+
+def _gap(run: RunRecord, evaluations: Sequence[views.EvaluationView], control: Curve | None) -> float | None:
+    """The gap of the last evaluation, as a gate would see it; None where there is no sound comparison."""
+    if run.is_control or control is None or not evaluations:
+        return None
+    found = match(_curve(run, evaluations), control, evaluations[-1].step)
+    return None if isinstance(found, Unmatched) else found.gap
 
 
 def list_evaluations(

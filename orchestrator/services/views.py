@@ -81,7 +81,7 @@ class RunView(View):
     best_eval_loss: float | None
     last_evaluation: EvaluationView | None
     gap: float | None
-    """Last eval loss minus the control's at the same step; None where the control has none there."""
+    """Last eval loss minus the control's at the same step or tokens; None where no comparison is sound."""
     config: JsonObject
     config_hash: str
     created_at: datetime

@@ -1,5 +1,6 @@
 """Decisions and events: what was decided and what happened. Rows are only ever added."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -9,6 +10,8 @@ from sqlalchemy import Connection, insert, select
 from orchestrator.domain.decisions import Judgement
 from orchestrator.store.records import DecisionRecord, EventRecord, ExperimentRecord, fetch, fetch_one
 from orchestrator.store.tables import decisions, events, runs
+
+log = logging.getLogger("assay.events")
 
 POLICY = "policy"
 """The author of what the rules decided; a person's is `user:NAME`."""
@@ -88,6 +91,7 @@ def add_event(
     if experiment_id is None and run_id is not None:
         query = select(runs.c.experiment_id).where(runs.c.id == run_id)
         experiment_id = connection.execute(query).scalar_one_or_none()
+    log.info("%s (experiment %s, run %s): %s", kind, experiment_id, run_id, text)
     values = {"kind": kind, "text": text, "experiment_id": experiment_id, "run_id": run_id, "at": now}
     connection.execute(insert(events).values(**values))
 

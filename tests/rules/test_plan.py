@@ -129,9 +129,11 @@ def test_one_seed_of_the_control_is_enough_to_go_on() -> None:
     assert planned(experiment(*controls, run(3, AT_GATE))) == [CloseStage(1, 0)]
 
 
-def test_in_the_last_stage_the_others_go_on_without_the_control() -> None:
+def test_in_the_last_stage_the_others_do_not_go_on_without_the_control() -> None:
     gone = run(1, RunStatus.FAILED, control=True, stage=2)
-    assert planned(experiment(gone, run(2, RunStatus.RUNNING, stage=2), closed=2)) == []
+    (action,) = planned(experiment(gone, run(2, RunStatus.RUNNING, stage=2), closed=2))
+    assert isinstance(action, EndExperiment)
+    assert action.status is ExperimentStatus.FAILED
     done = experiment(gone, run(2, RunStatus.SUCCEEDED, stage=2), closed=2)
     assert planned(done) == [CloseStage(1, 2)]
 

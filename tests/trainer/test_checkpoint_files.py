@@ -69,11 +69,11 @@ def test_the_newest_step_of_all_attempts_wins_within_the_limit(tmp_path: Path) -
     assert [p.name for p in checkpoint.candidates([own, other], at_most=19)] == ["step-00000010"] * 2
 
 
-def test_the_newest_two_and_those_at_gates_are_kept(tmp_path: Path) -> None:
+def test_the_newest_three_and_those_at_gates_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40, 50):
         _write(tmp_path, step)
-    checkpoint.prune(tmp_path, [20])
-    assert [int(p.name[5:]) for p in checkpoint.candidates([tmp_path])] == [50, 40, 20]
+    checkpoint.prune(tmp_path, [10])
+    assert [int(p.name[5:]) for p in checkpoint.candidates([tmp_path])] == [50, 40, 30, 10]
 
 
 def test_exit_codes_of_errors() -> None:
