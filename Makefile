@@ -39,7 +39,9 @@ format: $(STAMP)  ## let ruff fix and format
 	$(BIN)/ruff format .
 
 test: lint  ## lint, then every test but the long ones
-	$(BIN)/pytest -m 'not acceptance'
+	@# the state machine first and by itself: whole services over and over, with nothing left open beside them
+	$(BIN)/pytest tests/services/test_machine.py
+	$(BIN)/pytest -m 'not acceptance' --ignore tests/services/test_machine.py
 
 acceptance: $(STAMP)  ## the protocol at its true size: 1,000 / 5,000 / 8,000 steps (up to 40 minutes)
 	$(BIN)/pytest -m acceptance --timeout 3000 -s

