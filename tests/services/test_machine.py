@@ -132,7 +132,8 @@ class Disturbed(RuleBasedStateMachine):
         key, worker = found
         self.world.machine.lose(key)
         if late:
-            tick(self.world.context)
+            tick(self.world.context)  # after an ambiguous submit this one only records the handle,
+            tick(self.world.context)  # and the next one asks the engine about it
             self.fenced(worker)
         worker.exited = -1
 
