@@ -1,17 +1,16 @@
 """One attempt, from its assignment to its exit record. Torch is imported only once the config is valid."""
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.protocol.assignment import Assignment
-from orchestrator.protocol.exit import ExitCode, ExitRecord
+from orchestrator.protocol.exit import ExitRecord
 from orchestrator.protocol.report import Identity, Phase
 from trainer.config import Config
+from trainer.ending import account, write_exit
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
-from trainer.problems import code_for
 from trainer.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -27,23 +26,13 @@ def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
     try:
         record = _train(assignment, reporter, interrupted)
     except BaseException as error:
-        record = _account(error, reporter.step)
+        record = account(error, reporter.step)
     write_exit(Path(assignment.directory), record)
     try:
         reporter.close(record)
     except OSError:
         log.exception("the last report could not be spooled")
     return record
-
-
-def write_exit(directory: Path, record: ExitRecord) -> None:
-    """`exit.json`, whole or not at all."""
-    building = directory / f".exit.{os.getpid()}.tmp"
-    try:
-        building.write_text(record.model_dump_json() + "\n")
-        building.replace(directory / "exit.json")
-    except OSError:
-        log.exception("exit.json could not be written")
 
 
 def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[], bool]) -> ExitRecord:
@@ -103,12 +92,3 @@ def _identity(config: Config, training: "Training") -> Identity:
         threads=torch.get_num_threads(),
         versions={"python": platform.python_version(), "torch": str(torch.__version__)},
     )
-
-
-def _account(error: BaseException, step: int) -> ExitRecord:
-    code = code_for(error)
-    if code is ExitCode.CRASHED:
-        log.error("crashed", exc_info=error)
-    else:
-        log.error("%s: %s", code.name, error)
-    return ExitRecord(code=code, message=f"{error}" or type(error).__name__, step=step)
