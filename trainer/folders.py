@@ -1,0 +1,145 @@
+"""Checkpoint folders of trainers that write files of their own: complete or absent, verified before use.
+
+    <attempt>/checkpoints/step-00001000/{manifest.json, attempt.json, whatever the trainer wrote}
+
+Layout and manifest are those of the built-in trainer; no tensor library is needed to keep them.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from hashlib import file_digest
+from pathlib import Path
+
+from orchestrator.protocol.report import CheckpointRecord
+from trainer.problems import CheckpointProblem
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+PREFIX = "step-"
+MANIFEST = "manifest.json"
+KEPT = 3
+"""The newest so many are kept, besides those at gates."""
+
+
+class Damaged(Exception):
+    """The checkpoint's files are not what its manifest says."""
+
+
+def building(directory: Path, step: int) -> Path:
+    """An empty folder to write the files of a checkpoint into; what a crash left there is gone."""
+    folder = directory / FOLDER / f".{PREFIX}{step:08d}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def seal(folder: Path, directory: Path, step: int) -> CheckpointRecord:
+    """Makes `folder` the checkpoint of `step`: synced, described by a manifest, then renamed into place."""
+    final = directory / FOLDER / f"{PREFIX}{step:08d}"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    _write_manifest(folder, step)
+    if final.exists():  # of an attempt that was started twice in one directory
+        shutil.rmtree(final)
+    folder.rename(final)
+    _sync(final.parent)
+    return record(final)
+
+
+def newest(directories: Iterable[Path], at_most: int | None = None) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and a note for each that was passed over.
+
+    Raises `CheckpointProblem` when there are some and none verifies.
+    """
+    notes: list[str] = []
+    found = candidates(directories, at_most)
+    for path in found:
+        try:
+            verify(path)
+            return path, notes
+        except Damaged as error:
+            notes.append(f"checkpoint {path.name} of {path.parent.parent.name} was passed over: {error}")
+            log.warning(notes[-1])
+    if found:
+        raise CheckpointProblem("none of the run's checkpoints can be read: " + "; ".join(notes))
+    return None, notes
+
+
+def candidates(directories: Iterable[Path], at_most: int | None = None) -> list[Path]:
+    """Checkpoint folders, newest step first; at the same step the earlier directory wins."""
+    found = []
+    for order, directory in enumerate(directories):
+        for path in (directory / FOLDER).glob(f"{PREFIX}*"):
+            number = path.name.removeprefix(PREFIX)
+            if number.isdigit() and (at_most is None or int(number) <= at_most):
+                found.append((-int(number), order, path))
+    return [path for _, _, path in sorted(found)]
+
+
+def verify(path: Path) -> None:
+    """Compares every file with the manifest's sizes and hashes. Raises `Damaged` with what differs."""
+    try:
+        files = json.loads((path / MANIFEST).read_text())["files"]
+        for name, expected in files.items():
+            size = (path / name).stat().st_size
+            if size != expected["size"]:
+                raise Damaged(f"{name} has {size} bytes, not {expected['size']}")
+            if _hash(path / name) != expected["sha256"]:
+                raise Damaged(f"{name} does not have the manifest's SHA-256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"its manifest or a file is missing or damaged ({type(error).__name__})") from error
+
+
+def record(path: Path) -> CheckpointRecord:
+    """What the service is told of the checkpoint at `path`."""
+    return CheckpointRecord(
+        step=step_of(path),
+        path=str(path),
+        manifest_sha256=_hash(path / MANIFEST),
+        size_bytes=sum(file.stat().st_size for file in _files(path)),
+    )
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
+def prune(directory: Path, keep_steps: Iterable[int]) -> None:
+    """Removes all but the newest `KEPT` and those at `keep_steps` from the attempt's own directory."""
+    kept = set(keep_steps)
+    for path in candidates([directory])[KEPT:]:
+        if step_of(path) not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_manifest(folder: Path, step: int) -> None:
+    (folder / MANIFEST).unlink(missing_ok=True)
+    files = {}
+    for file in _files(folder):
+        _sync(file)
+        name = file.relative_to(folder).as_posix()
+        files[name] = {"size": file.stat().st_size, "sha256": _hash(file)}
+    (folder / MANIFEST).write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=2))
+    _sync(folder / MANIFEST)
+    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync(inner)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
