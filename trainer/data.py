@@ -15,8 +15,9 @@ import numpy.typing as npt
 from trainer.config import DataConfig
 from trainer.problems import DataProblem
 from trainer.sources import META, Source, locate
+from trainer.vocabulary import vocabulary_fingerprint
 
-FORMAT = 1  # of the cache; another number is another key
+FORMAT = 2  # of the cache; another number is another key
 Tokens = npt.NDArray[np.unsignedinteger]
 Windows = npt.NDArray[np.int64]
 
@@ -40,7 +41,10 @@ class TokenData:
         """(rows, length + 1) random windows of the training part for step `step`, counted from 0."""
         generator = np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.uint64)))
         starts = generator.integers(0, len(self.train) - length, size=rows)
-        return np.stack([self.train[s : s + length + 1] for s in starts]).astype(np.int64)
+        # Every window as a row of an overlapping view, so that one gather copies whole rows.
+        shape, stride = (len(self.train) - length, length + 1), self.train.itemsize
+        windows = np.ndarray(shape, self.train.dtype, self.train.data, 0, (stride, stride))
+        return windows[starts].astype(np.int64)
 
     def limited(self, evaluation_tokens: int | None) -> "TokenData":
         """The same text with at most so many evaluation tokens to predict; None: as it is."""
@@ -64,13 +68,13 @@ def open_data(config: DataConfig, length: int, cache: Path) -> TokenData:
     """The tokens of `config`, prepared first if no worker has done so. Raises `DataProblem`."""
     try:
         source = locate(config)
-    except FileNotFoundError as error:
+        folder = cache / "tokens" / cache_key(config, source, cache)
+    except (FileNotFoundError, PermissionError) as error:
         raise DataProblem(f"data.source: {error}") from None
-    folder = cache / "tokens" / cache_key(config, source)
-    if not (folder / META).is_file():
-        from trainer.prepare import prepare  # imports datasets and tokenizers: seconds
+    if not is_whole(folder):
+        from trainer.prepare import prepare  # imports what reads and tokenises: seconds
 
-        prepare(config, source, folder)
+        prepare(config, source, folder, is_whole)
     data = _open(folder, config.evaluation_tokens)
     if len(data.train) < length + 2:
         raise DataProblem(
@@ -82,33 +86,55 @@ def open_data(config: DataConfig, length: int, cache: Path) -> TokenData:
     return data
 
 
-def cache_key(config: DataConfig, source: Source) -> str:
-    """Hash of everything that the tokens depend on."""
+def cache_key(config: DataConfig, source: Source, cache: Path) -> str:
+    """Hash of everything that the tokens depend on. Raises `OSError` when a file cannot be read."""
     parts = {
         "format": FORMAT,
         "source": source.name,
-        "fingerprint": source.fingerprint(),
+        "fingerprint": source.fingerprint(cache),
         "text_field": config.text_field,
-        "tokenizer": config.tokenizer.model_dump(mode="json"),
-        "held_out_share": config.held_out_share,
+        "tokenizer": [config.tokenizer.kind, config.tokenizer.vocab_size],
+        "vocabulary": vocabulary_fingerprint(config.tokenizer),
+        "held_out_share": None if source.held_out_split else config.held_out_share,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open(folder: Path, evaluation_tokens: int) -> TokenData:
+def is_whole(folder: Path) -> bool:
+    """Whether a cache is complete by its record and sizes."""
+    try:
+        meta = _read_meta(folder)
+        return all((folder / name).stat().st_size == size for name, size in meta.sizes.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Meta:
+    tokenizer: str
+    dtype: np.dtype[np.unsignedinteger]
+    sizes: dict[str, int]
+    """Bytes of each file."""
+
+
+def _read_meta(folder: Path) -> _Meta:
     meta = json.loads((folder / META).read_text())
+    dtype: np.dtype[np.unsignedinteger] = np.dtype(str(meta["dtype"]))
+    sizes = {f"{part}.bin": int(meta[f"{part}_tokens"]) * dtype.itemsize for part in ("train", "held_out")}
+    return _Meta(str(meta["tokenizer"]), dtype, sizes)
+
+
+def _open(folder: Path, evaluation_tokens: int) -> TokenData:
+    meta = _read_meta(folder)
     return TokenData(
-        train=_map(folder / "train.bin", meta, "train_tokens"),
-        held_out=_map(folder / "held_out.bin", meta, "held_out_tokens")[: evaluation_tokens + 1],
-        tokenizer=meta["tokenizer"],
+        train=_map(folder / "train.bin", meta),
+        held_out=_map(folder / "held_out.bin", meta)[: evaluation_tokens + 1],
+        tokenizer=meta.tokenizer,
     )
 
 
-def _map(path: Path, meta: dict[str, object], count: str) -> Tokens:
-    dtype = np.dtype(str(meta["dtype"]))
-    expected = int(str(meta[count])) * dtype.itemsize
-    if not path.is_file() or path.stat().st_size != expected:
-        raise DataProblem(f"the token cache is damaged: delete the folder {path.parent} and start again")
-    if expected == 0:
-        return np.empty(0, dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
+def _map(path: Path, meta: _Meta) -> Tokens:
+    if meta.sizes[path.name] == 0:
+        return np.empty(0, meta.dtype)
+    # As a plain array: each slice of a memmap costs microseconds.
+    return np.asarray(np.memmap(path, dtype=meta.dtype, mode="r"))

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 from trainer.config import BYTES_VOCABULARY, Config, TokenizerConfig
-from trainer.sources import absolute_source, source_problem
+from trainer.sources import absolute_folder, absolute_source, source_problems, unused_fields
 
 PRESETS: dict[str, tuple[str, str, str]] = {
     # kind: depth, depth_index, ffn
@@ -47,8 +47,8 @@ def validate(config: JsonObject, *, with_source: bool = True) -> Config:
     problems = (
         _model_problems(filled) + _moe_problems(filled) + _data_problems(filled) + _loop_problems(filled)
     )
-    if with_source and (text := source_problem(filled.data)):
-        problems.append(("data.source", text))
+    if with_source:
+        problems += source_problems(filled.data)
     if problems:
         raise ConfigProblem(problems)
     return filled
@@ -100,6 +100,12 @@ def flops_per_token(config: Config) -> float:
     return float(2 * (m.n_layer * (4 * c * c + ffn) + c * config.vocab_size))
 
 
+def attention_flops_per_token(config: Config) -> float:
+    """Forward pass: scores and weighted values over a full window, causal masking not counted as saving."""
+    m = config.model
+    return float(4 * m.n_layer * config.sequence_length * m.n_embd)
+
+
 def _owns_ffn_per_layer(config: Config) -> bool:
     return config.model.depth == "stacked" or config.model.depth_index == "ffn"
 
@@ -135,7 +141,12 @@ def _fill(config: Config) -> Config:
         model = model.model_copy(update={"n_inner": 4 * model.n_embd})
     known = {"bytes": BYTES_VOCABULARY, "gpt2": GPT2_VOCABULARY}.get(config.data.tokenizer.kind)
     tokenizer = config.data.tokenizer
-    tokenizer = tokenizer.model_copy(update={"vocab_size": tokenizer.vocab_size or known})
+    tokenizer = tokenizer.model_copy(
+        update={
+            "vocab_size": tokenizer.vocab_size or known,
+            "path": tokenizer.path and absolute_folder(tokenizer.path),
+        }
+    )
     data = config.data.model_copy(
         update={
             "source": absolute_source(config.data.source),
@@ -211,8 +222,7 @@ def _data_problems(config: Config) -> Problems:
         and tokenizer.vocab_size <= BYTES_VOCABULARY
     ):
         problems.append(("data.tokenizer.vocab_size", "bpe starts from 256 bytes: use more, or kind 'bytes'"))
-    problems += _fixed_vocabulary(tokenizer)
-    return problems
+    return problems + _fixed_vocabulary(tokenizer) + unused_fields(config.data)
 
 
 def _fixed_vocabulary(tokenizer: TokenizerConfig) -> Problems:
