@@ -1,93 +1,152 @@
-"""The token cache: made once even when two start at once, found again at no cost, drawn from by step."""
+"""The token cache: made once even when two start at once, never half made, found again at no cost."""
 
+import errno
 import json
+import os
+import pty
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from trainer_rigs import ROOT
+from trainer_rigs import ROOT, TIMEOUT
 
 from trainer.config import DataConfig, TokenizerConfig
+from trainer.corpus import write_corpus
 from trainer.data import open_data
-from trainer.prepare import split
+from trainer.documents import Texts
 from trainer.problems import DataProblem
 
 OPEN = (
-    "import sys; from pathlib import Path; from trainer.data import open_data; from trainer.config import *; "
+    "import logging, sys; logging.basicConfig(level='INFO'); from pathlib import Path; "
+    "from trainer.data import open_data; from trainer.config import *; "
     "d = open_data(DataConfig.model_validate_json(sys.argv[1]), 16, Path(sys.argv[2])); "
-    "print(d.evaluation_set, len(d.train), 'datasets' in sys.modules, 'torch' in sys.modules)"
+    "heavy = {'datasets', 'tokenizers', 'pyarrow', 'huggingface_hub', 'rich', 'torch'}; "
+    "print(d.evaluation_set, len(d.train), *sorted(heavy & set(sys.modules)))"
 )
+BPE = TokenizerConfig(kind="bpe", vocab_size=300)
 
 
-def _write_lines(path: Path) -> Path:
-    rows = [json.dumps({"text": f"Line {n} says that {n * n} is the square of {n}."}) for n in range(2000)]
+def squares(path: Path, count: int = 2000) -> DataConfig:
+    rows = [json.dumps({"text": f"Line {n} says that {n * n} is the square of {n}."}) for n in range(count)]
     path.write_text("\n".join(rows))
-    return path
+    return DataConfig(source=str(path), tokenizer=BPE)
+
+
+def opening(config: DataConfig, cache: Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", OPEN, config.model_dump_json(), str(cache)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done(process: "subprocess.Popen[str]") -> tuple[list[str], str]:
+    out, err = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0, err
+    return out.split(), err
+
+
+def left_in(cache: Path) -> list[str]:
+    """What a build has left but its lock."""
+    return [path.name for path in (cache / "tokens").iterdir() if path.suffix != ".lock"]
 
 
 def test_two_workers_starting_at_once_make_one_cache(tmp_path: Path) -> None:
-    source = _write_lines(tmp_path / "squares.jsonl")
-    config = DataConfig(source=str(source), tokenizer=TokenizerConfig(kind="bpe", vocab_size=300))
-    command = [sys.executable, "-c", OPEN, config.model_dump_json(), str(tmp_path / "cache")]
-    both = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    answers = [process.communicate(timeout=90) for process in both]
-    assert [p.returncode for p in both] == [0, 0], answers
-    first, second = (out.split() for out, _ in answers)
+    config = squares(tmp_path / "squares.jsonl")
+    both = [opening(config, tmp_path / "cache") for _ in range(2)]
+    answers = [done(process) for process in both]
+    first, second = (out for out, _ in answers)
     assert first[:2] == second[:2]
-    folders = [p for p in (tmp_path / "cache" / "tokens").iterdir() if p.is_dir()]
-    assert len(folders) == 1
+    assert sum(err.count("preparing the text") for _, err in answers) == 1
+    assert len(left_in(tmp_path / "cache")) == 1
     # A third start reads it without the libraries that made it.
-    third = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert third == [*first[:2], "False", "False"]
+    assert done(opening(config, tmp_path / "cache"))[0] == first[:2]
 
 
-def test_a_batch_is_a_function_of_seed_and_step(cache: Path) -> None:
-    data = open_data(DataConfig(source="pydoc"), 16, cache)
-    again = data.batch(3, 1000, 4, 16)
-    assert np.array_equal(data.batch(3, 1000, 4, 16), again)
-    assert not np.array_equal(data.batch(3, 1001, 4, 16), again)
-    assert not np.array_equal(data.batch(4, 1000, 4, 16), again)
-    assert again.shape == (4, 17)
+def test_the_tokens_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    config = squares(tmp_path / "squares.jsonl", 30_000)
+    for threads in ("1", "4"):
+        done(opening(config, tmp_path / threads, RAYON_NUM_THREADS=threads))
+    for name in ("train.bin", "held_out.bin", "tokenizer.json", "meta.json"):
+        one, four = (next((tmp_path / threads).glob(f"tokens/*/{name}")) for threads in ("1", "4"))
+        assert one.read_bytes() == four.read_bytes()
 
 
-@pytest.mark.parametrize("length", [5, 16, 64, 1000])
-def test_every_held_out_token_is_predicted_once_at_any_length(length: int, cache: Path) -> None:
-    data = open_data(DataConfig(source="pydoc", evaluation_tokens=100), 16, cache)
-    targets = np.concatenate([w[:, 1:].ravel() for w in data.evaluation_windows(length)])
-    assert np.array_equal(targets, data.held_out[1:].astype(np.int64))
+def test_a_killed_build_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+    config = squares(tmp_path / "squares.jsonl", 30_000)
+    process = opening(config, tmp_path)
+    deadline = time.monotonic() + TIMEOUT
+    while not [*tmp_path.glob("tokens/*.tmp/scratch/text")]:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+    process.kill()
+    process.communicate()
+    assert [Path(name).suffix for name in left_in(tmp_path)] == [".tmp"]
+    small = config.model_copy(update={"tokenizer": TokenizerConfig(kind="bytes")})
+    assert len(open_data(small, 16, tmp_path).train) > 500_000
+    done(opening(config, tmp_path))
+    assert [Path(name).suffix for name in left_in(tmp_path)] == ["", ""]
 
 
-def test_held_out_documents_are_not_trained_on() -> None:
-    documents = [f"{n}\n" for n in range(5000)]
-    parts = split(documents, 0.05)
-    assert sorted([*parts.train, *parts.held_out], key=int) == documents
-    assert len(parts.held_out) == pytest.approx(250, abs=2)
-    few = split(["abcdefghij" * 10], 0.1)
-    assert (len(few.train[0]), len(few.held_out[0])) == (90, 10)
+def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
+    config = squares(tmp_path / "squares.jsonl")
+    limit = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
+    )
+    command = [sys.executable, "-c", limit + OPEN, config.model_dump_json(), str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27] File too large" in ended.stderr
+    assert left_in(tmp_path) == []
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_corpus(Texts(["text"]), 0.1, Path("/dev/full"))
+    assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_damaged_cache_and_a_short_text_are_named(tmp_path: Path) -> None:
-    source = tmp_path / "text.txt"
-    source.write_text("All work and no play.\n" * 600)
-    config = DataConfig(source=str(source))
-    with pytest.raises(DataProblem, match=r"lower data\.sequence_length"):
-        open_data(config, 50_000, tmp_path / "cache")
-    next((tmp_path / "cache" / "tokens").glob("*/train.bin")).write_bytes(b"1")
-    with pytest.raises(DataProblem, match="delete the folder"):
-        open_data(config, 16, tmp_path / "cache")
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    config = squares(tmp_path / "squares.jsonl")
+    whole = open_data(config, 16, tmp_path)
+    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
+    for name, content in (("train.bin", b"1"), ("held_out.bin", None), ("meta.json", b"{}")):
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        again = open_data(config, 16, tmp_path)
+        assert np.array_equal(again.train, whole.train)
+        assert again.evaluation_set == whole.evaluation_set
 
 
-def test_wikitext_without_network_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+def test_another_text_has_another_cache(tmp_path: Path) -> None:
+    first = open_data(squares(tmp_path / "text.jsonl"), 16, tmp_path)
+    second = open_data(squares(tmp_path / "text.jsonl", 2001), 16, tmp_path)
+    assert len(first.train) < len(second.train)
+    assert len(left_in(tmp_path)) == 2
 
-    def refuse(*_args: object, **_options: object) -> None:
-        raise ConnectionError("offline")
 
-    monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(DataProblem, match="HF_HOME"):
-        open_data(DataConfig(source="wikitext-103"), 16, tmp_path)
+def test_a_text_shorter_than_a_sequence_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataProblem, match=r"data\.source: .* lower data\.sequence_length"):
+        open_data(squares(tmp_path / "text.jsonl"), 500_000, tmp_path)
+
+
+def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
+    config = squares(tmp_path / "squares.jsonl")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", OPEN, config.model_dump_json(), str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how a terminal says that its last writer is gone
+        while part := os.read(ours, 65536):
+            shown += part
+    assert process.wait(TIMEOUT) == 0
+    os.close(ours)
+    assert "tokenising" in shown.decode()
+    assert "━" in shown.decode()
