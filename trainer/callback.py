@@ -11,17 +11,15 @@
 `on_log`, `on_evaluate`, `on_save`; only then does it look whether it should stop.
 """
 
-import logging
 import re
 from time import perf_counter
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from orchestrator.protocol.kind import ConfigProblem
 from trainer.attempt import Attempt, Left, Misused
-
-log = logging.getLogger(__name__)
 
 FOLDER = "huggingface"
 """Under the attempt's directory: where `Trainer` writes a checkpoint before it is sealed and moved."""
@@ -118,7 +116,9 @@ class AssayCallback(TrainerCallback):
             return  # one that the script asked for itself
         if "eval_loss" not in metrics:
             raise Misused("there is no `eval_loss`: give Trainer one eval_dataset, with labels")
-        self._attempt.evaluated(metrics["eval_loss"])
+        on_gpu = args.device.type == "cuda"
+        memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated(args.device)} if on_gpu else {}
+        self._attempt.evaluated(metrics["eval_loss"], **memory)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -150,6 +150,7 @@ class AssayCallback(TrainerCallback):
 
 
 def _points(logs: dict[str, Any]) -> dict[str, float]:
-    """What is worth a point, under the names of the service."""
+    """What is worth a point, under names that the service takes."""
     numbers = {name: value for name, value in logs.items() if isinstance(value, int | float)}
-    return {NAMES.get(name, name): value for name, value in numbers.items() if not NO_POINT.fullmatch(name)}
+    kept = {name: value for name, value in numbers.items() if not NO_POINT.fullmatch(name)}
+    return {re.sub(r"[^A-Za-z0-9_./-]", "_", NAMES.get(name, name)): value for name, value in kept.items()}

@@ -1,6 +1,7 @@
 """A hand-written loop under `Attempt`: it reports, waits, obeys and ends as the worker's contract says."""
 
 import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -242,3 +243,20 @@ def test_no_tensor_library_is_loaded() -> None:
         "import sys, trainer.attempt, trainer.kind; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_example_as_a_process_heeds_sigterm_at_its_gate(
+    tmp_path: Path, service: ListeningService
+) -> None:
+    service.decide = lambda _phase, _step: tell(DirectiveKind.WAIT, 20)
+    config = {"lr": 30.0, "batch_tokens": 64}
+    file = tmp_path / "assignment.json"
+    file.write_text(assign(tmp_path, config=config, service=service.address()).model_dump_json())
+    program = str(ROOT / "docs" / "examples" / "hand_written_loop.py")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, program, str(file)], env=environment)
+    service.wait_for(lambda: any(beat["phase"] == "at_gate" for beat in service.heartbeats))
+    process.terminate()
+    assert process.wait(30) == ExitCode.PREEMPTED
+    assert exit_record(tmp_path)["step"] == 20
+    assert sorted(service.reports) == [r.sequence for r in reports(tmp_path)]
