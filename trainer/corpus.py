@@ -37,24 +37,33 @@ class Corpus:
 
     def chunks(self, *, held_out: bool) -> Iterator[list[str]]:
         """The documents of one part in order, about `CHUNK` bytes at a time."""
+        chunk: list[str] = []
+        size = 0
         for first, last in _runs(self.held_out, held_out):
-            yield from self._chunks(first, last)
+            for start, ends in self._pieces(first, last):
+                chunk += self._texts(start, ends)
+                size += int(ends[-1]) - start
+                if size >= CHUNK:
+                    yield chunk
+                    chunk, size = [], 0
+        if chunk:
+            yield chunk
 
     def documents(self, *, held_out: bool) -> Iterator[str]:
         """The documents of one part in order."""
         for chunk in self.chunks(held_out=held_out):
             yield from chunk
 
-    def _chunks(self, first: int, last: int) -> Iterator[list[str]]:
-        """Documents `first` to `last - 1`."""
+    def _pieces(self, first: int, last: int) -> Iterator[tuple[int, Ends]]:
+        """Documents `first` to `last - 1` as (start, ends), `CHUNK` bytes or one document at a time."""
         while first < last:
             start = int(self.ends[first - 1]) if first else 0
             stop = int(np.searchsorted(self.ends[first:last], start + CHUNK, side="right")) + first
             stop = max(stop, first + 1)
-            yield self._slice(start, self.ends[first:stop])
+            yield start, self.ends[first:stop]
             first = stop
 
-    def _slice(self, start: int, ends: Ends) -> list[str]:
+    def _texts(self, start: int, ends: Ends) -> list[str]:
         data = self.text[start : int(ends[-1])].tobytes()
         return [data[a:b].decode() for a, b in pairwise([0, *(ends - start).tolist()])]
 

@@ -69,8 +69,10 @@ def open_data(config: DataConfig, length: int, cache: Path) -> TokenData:
     try:
         source = locate(config)
         folder = cache / "tokens" / cache_key(config, source, cache)
-    except (FileNotFoundError, PermissionError) as error:
+    except FileNotFoundError as error:
         raise DataProblem(f"data.source: {error}") from None
+    except PermissionError as error:
+        raise DataProblem(f"data: '{error.filename}' may not be read: change its permissions") from error
     if not is_whole(folder):
         from trainer.prepare import prepare  # imports what reads and tokenises: seconds
 

@@ -55,7 +55,10 @@ def test_every_format_gives_the_same_tokens(tmp_path: Path) -> None:
         data = open_data(DataConfig(source=str(path)), 16, tmp_path / "cache")
         seen.add((data.train.tobytes(), data.evaluation_set))
         check(tiny_config(data={"source": str(path)}))
-    assert len(seen) == 1
+    lines = tmp_path / "lines.json"
+    lines.write_bytes((tmp_path / "text.jsonl").read_bytes())
+    data = open_data(DataConfig(source=str(lines)), 16, tmp_path / "cache")
+    assert seen == {(data.train.tobytes(), data.evaluation_set)}
     bom = tmp_path / "bom.txt"
     bom.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "text.txt").read_bytes().replace(b"\n", b"\r\n"))
     data = open_data(DataConfig(source=str(bom)), 16, tmp_path / "cache")

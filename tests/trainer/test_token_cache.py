@@ -19,6 +19,7 @@ from trainer.corpus import write_corpus
 from trainer.data import open_data
 from trainer.documents import Texts
 from trainer.problems import DataProblem
+from trainer.progress import progress
 
 OPEN = (
     "import logging, sys; logging.basicConfig(level='INFO'); from pathlib import Path; "
@@ -72,8 +73,9 @@ def test_two_workers_starting_at_once_make_one_cache(tmp_path: Path) -> None:
 
 def test_the_tokens_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
     config = squares(tmp_path / "squares.jsonl", 30_000)
-    for threads in ("1", "4"):
-        done(opening(config, tmp_path / threads, RAYON_NUM_THREADS=threads))
+    both = [opening(config, tmp_path / threads, RAYON_NUM_THREADS=threads) for threads in ("1", "4")]
+    for process in both:
+        done(process)
     for name in ("train.bin", "held_out.bin", "tokenizer.json", "meta.json"):
         one, four = (next((tmp_path / threads).glob(f"tokens/*/{name}")) for threads in ("1", "4"))
         assert one.read_bytes() == four.read_bytes()
@@ -133,6 +135,16 @@ def test_another_text_has_another_cache(tmp_path: Path) -> None:
 def test_a_text_shorter_than_a_sequence_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataProblem, match=r"data\.source: .* lower data\.sequence_length"):
         open_data(squares(tmp_path / "text.jsonl"), 500_000, tmp_path)
+
+
+def test_a_log_gets_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        with progress("reading", 4_000_000, every=0) as advance:
+            advance(1_000_000)
+        with progress("reading") as advance:
+            advance(1_000_000)
+    (line,) = caplog.messages
+    assert line.startswith("reading: 1.0 of 4.0 MB, ")
 
 
 def test_a_terminal_shows_a_bar(tmp_path: Path) -> None:
