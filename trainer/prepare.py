@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 UINT16_IDS = 65_536
 # The tokenizers library encodes a chunk on its own threads (RAYON_NUM_THREADS, which a slot sets): on two
-# cores 1.7 times one thread, as two processes give. A second chunk in flight hides Python's share, a twentieth.
+# cores 1.7 times one thread, as two processes give. A second chunk in flight hides the twentieth in Python.
 IN_FLIGHT = 2
 Ids = npt.NDArray[np.uint32]
 
