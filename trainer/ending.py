@@ -20,11 +20,11 @@ def account(error: BaseException, step: int) -> ExitRecord:
     return ExitRecord(code=code, message=f"{error}" or type(error).__name__, step=step)
 
 
-def write_exit(directory: Path, record: ExitRecord) -> None:
+def write_exit(directory: Path, record: ExitRecord, name: str = "exit.json") -> None:
     """`exit.json`, whole or not at all."""
     building = directory / f".exit.{os.getpid()}.tmp"
     try:
         building.write_text(record.model_dump_json() + "\n")
-        building.replace(directory / "exit.json")
+        building.replace(directory / name)
     except OSError:
-        log.exception("exit.json could not be written")
+        log.exception("%s could not be written", name)

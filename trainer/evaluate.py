@@ -1,6 +1,7 @@
 """The loss on the held-out tokens, in nats per token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -13,8 +14,17 @@ LOGITS_AT_ONCE = 2**25  # 128 MB in fp32: what bounds the rows when the vocabula
 
 
 @torch.no_grad()
-def evaluation_loss(model: nn.Module, windows: Sequence[Windows], vocab: int, device: torch.device) -> float:
-    """Mean negative log-likelihood over every target of `windows`; draws no random number."""
+def evaluation_loss(
+    model: nn.Module,
+    windows: Sequence[Windows],
+    vocab: int,
+    device: torch.device,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> float:
+    """Mean negative log-likelihood over every target of `windows`, forward passes under `precision`.
+
+    Draws no random number.
+    """
     was_training = model.training
     model.eval()
     total, targets = 0.0, 0
@@ -23,7 +33,8 @@ def evaluation_loss(model: nn.Module, windows: Sequence[Windows], vocab: int, de
         for start in range(0, len(group), rows):
             batch = torch.from_numpy(group[start : start + rows]).to(device)
             inputs, expected = batch[:, :-1], batch[:, 1:]
-            logits = model(inputs).logits  # (B, T, V)
+            with precision():
+                logits = model(inputs).logits  # (B, T, V)
             total += functional.cross_entropy(
                 logits.flatten(0, 1).float(), expected.flatten(), reduction="sum"
             ).item()

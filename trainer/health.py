@@ -9,8 +9,11 @@ LOADS_SHOWN = 5
 DEAD_SHARE = 0.1  # of the uniform load
 
 
-def routing_health(counts: Sequence[Sequence[int]]) -> Routing | None:
-    """Health over a window from its counts (depth applications by experts); None when nothing was routed."""
+def routing_health(counts: Sequence[Sequence[int]], dropped: int = 0) -> Routing | None:
+    """Health over a window from its counts (depth applications by experts); None when nothing was routed.
+
+    `dropped` of the counted assignments were over capacity.
+    """
     loads = [shares(layer) for layer in counts if sum(layer)]
     if not loads:
         return None
@@ -24,7 +27,7 @@ def routing_health(counts: Sequence[Sequence[int]]) -> Routing | None:
         load_min=min(mean),
         load_max=max(mean),
         load_top=tuple(sorted(mean, reverse=True)[:LOADS_SHOWN]),
-        dropped_tokens=0,  # dropless: every token reaches its experts
+        dropped_tokens=dropped,
         dead_experts=max(sum(load < DEAD_SHARE / experts for load in layer) for layer in loads),
         layer_loads=tuple(tuple(layer) for layer in loads),
     )

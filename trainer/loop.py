@@ -1,22 +1,23 @@
 """The loop: step, evaluate, checkpoint, report, ask; from where the run is to where it is told to go."""
 
 import logging
-import resource
 from collections.abc import Callable
-from math import exp, inf
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
-from orchestrator.protocol.report import CheckpointRecord, Directive, DirectiveKind, Evaluation, Phase, Point
+from orchestrator.protocol.report import Directive, DirectiveKind, Evaluation, Phase, Point
 from trainer import checkpoint
 from trainer.evaluate import evaluation_loss
-from trainer.health import routing_health
+from trainer.measure import evaluation, newly_reached
 from trainer.problems import Diverged, StaleEpoch
 from trainer.reporter import Reporter
 from trainer.resume import snapshot
+from trainer.saver import Saver
 from trainer.state import Progress, Window
+from trainer.team import Order
 from trainer.training import StepResult, Training
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ class Loop:
         self.saved_step = progress.step
         """Of the newest checkpoint on disk; 0 when there is none, and none is needed."""
         config = training.config
+        self._saver = Saver(
+            Path(assignment.directory), {*assignment.gate_steps, assignment.target_step, progress.step}
+        )
+        self._evaluated: tuple[Evaluation, tuple[Point, ...]] | None = None
+        """What goes out with the checkpoint that is being written."""
         self._windows = training.data.evaluation_windows(config.sequence_length)
         self._points: list[tuple[int, str, float]] = []
         self._flushed_at = perf_counter()
@@ -48,7 +54,18 @@ class Loop:
 
     def run(self) -> ExitRecord:
         """Trains to the target and on to wherever the service says."""
+        with self._saver:
+            try:
+                return self._run()
+            except BaseException:
+                with suppress(Exception):  # what ended the run is what counts
+                    self._settle()
+                raise
+
+    def _run(self) -> ExitRecord:
         while True:
+            if self.progress.step < self.target:  # at the target the gate's report carries it
+                self._report_saved(wait=False)
             if (ending := self._boundary()) is not None:
                 return ending
             self._step()
@@ -100,10 +117,11 @@ class Loop:
 
     def _leave(self, code: ExitCode, message: str) -> ExitRecord:
         step = self.progress.step
+        self._settle()
         self._flush_points()
         if step > self.saved_step:
-            record = self._save(None)
-            self.reporter.emit(Phase.TRAINING, step, checkpoints=(record,))
+            self._save()
+            self._settle()
         return ExitRecord(code=code, message=message, step=step)
 
     # --- a step ------------------------------------------------------------------------------------------
@@ -112,6 +130,7 @@ class Loop:
         p, t = self.progress, self.training.config.train
         began = perf_counter()
         detailed = (p.step + 1) % t.log_every == 0
+        self.training.team.say(Order.STEP, p.step, detailed=detailed)
         result = self.training.step(p.step, detailed=detailed)
         p.step += 1
         p.tokens += self.training.config.tokens_per_step
@@ -148,7 +167,8 @@ class Loop:
             "aux_loss": result.aux_loss,
             "aux_loss_pooled": result.aux_loss_pooled,
             "aux_coef": result.aux_coef,
-            "token_entropy": result.token_entropy,
+            "z_loss": result.z_loss,
+            **result.details,
         }
         self._points += [(self.progress.step, name, v) for name, v in values.items() if v is not None]
         if perf_counter() - self._flushed_at >= POINTS_EVERY_SECONDS:
@@ -166,47 +186,52 @@ class Loop:
 
     def _evaluate(self) -> None:
         p, training = self.progress, self.training
-        loss = evaluation_loss(training.model, self._windows, training.config.vocab_size, training.device)
-        evaluation = self._evaluation(loss)
-        p.last_evaluation = evaluation.model_dump(mode="json")
+        loss = evaluation_loss(
+            training.model, self._windows, training.config.vocab_size, training.device, training.precision
+        )
+        measured = evaluation(training, p, self._last, loss)
+        for target in newly_reached(p, training.config.train.target_losses, loss):
+            self._points.append((p.step, f"seconds_to_loss/{target:g}", p.wall_seconds))
+        p.last_evaluation = measured.model_dump(mode="json")
         p.window = Window()
-        training.counts = None
-        record = self._save(loss)
-        log.info("step %d eval loss %.4f train loss %.4f", p.step, loss, evaluation.train_loss)
-        if p.step < self.target or not self.reporter.connected:  # at the target the gate's report carries it
-            self.reporter.emit(
-                Phase.TRAINING,
-                p.step,
-                evaluations=(evaluation,),
-                checkpoints=(record,),
-                points=self._take_points(),
-            )
+        training.counts = training.dropped = None
+        log.info("step %d eval loss %.4f train loss %.4f", p.step, loss, measured.train_loss)
+        self._save()
+        self._evaluated = measured, self._take_points()
 
-    def _evaluation(self, loss: float) -> Evaluation:
-        p, w, last = self.progress, self.progress.window, self._last
-        moe = last is not None and last.aux_coef is not None
-        return Evaluation(
-            step=p.step,
-            tokens=p.tokens,
-            eval_loss=loss,
-            perplexity=exp(loss) if loss < 700 else inf,
-            train_loss=w.mean_loss,
-            learning_rate=last.learning_rate if last else 0.0,
-            grad_norm=p.grad_norm,
-            nan_events=p.nan_events,
-            tokens_per_second=w.tokens_per_second,
-            wall_seconds=p.wall_seconds,
-            peak_memory_bytes=peak_memory_bytes(self.training),
-            aux_loss=w.mean_aux if moe else None,
-            aux_coef=last.aux_coef if last else None,
-            routing=routing_health(self.training.counts.tolist())
-            if self.training.counts is not None
-            else None,
+    def _save(self) -> None:
+        """Begins a checkpoint of this step; the one before is on disk and reported first."""
+        self._settle()
+        self._saver.start(self.progress.step, *snapshot(self.training, self.progress))
+        self.saved_step = self.progress.step
+
+    def _settle(self) -> None:
+        """Waits for the checkpoint that is being written, and reports it."""
+        self._report_saved(wait=True)
+
+    def _report_saved(self, *, wait: bool) -> None:
+        """Reports a checkpoint that has come to disk, with the evaluation that belongs to it."""
+        record = self._saver.take(wait=wait)
+        if record is None:
+            return
+        if self._evaluated is None:
+            self.reporter.emit(Phase.TRAINING, self.progress.step, checkpoints=(record,))
+            return
+        (measured, points), self._evaluated = self._evaluated, None
+        self.reporter.emit(
+            Phase.TRAINING,
+            self.progress.step,
+            evaluations=(measured,),
+            checkpoints=(record.model_copy(update={"eval_loss": measured.eval_loss}),),
+            points=points,
         )
 
     def _report_gate(self) -> int:
         """Reports the evaluation and checkpoint at the target, once more if the run was resumed there."""
         p = self.progress
+        self._saver.take(wait=True)
+        held = self._evaluated[1] if self._evaluated else ()
+        self._evaluated = None
         evaluations: tuple[Evaluation, ...] = ()
         loss = None
         if p.last_evaluation is not None and p.last_evaluation["step"] == p.step:
@@ -214,17 +239,10 @@ class Loop:
             loss = evaluations[0].eval_loss
         found = checkpoint.records([Path(d) for d in self._directories()], p.step)
         records = tuple(record.model_copy(update={"eval_loss": loss}) for record in found)
+        points = (*held, *self._take_points())
         return self.reporter.emit(
-            Phase.AT_GATE, p.step, evaluations=evaluations, checkpoints=records, points=self._take_points()
+            Phase.AT_GATE, p.step, evaluations=evaluations, checkpoints=records, points=points
         )
-
-    def _save(self, loss: float | None) -> CheckpointRecord:
-        a, directory = self.assignment, Path(self.assignment.directory)
-        model, optimizer, state = snapshot(self.training, self.progress)
-        record = checkpoint.write(directory, self.progress.step, model, optimizer, state)
-        self.saved_step = self.progress.step
-        checkpoint.prune(directory, {*a.gate_steps, a.target_step})
-        return record.model_copy(update={"eval_loss": loss})
 
     def _directories(self) -> list[str]:
         return [self.assignment.directory, *self.assignment.resume_from]
@@ -237,12 +255,3 @@ class Loop:
         points = tuple(Point(step=step, name=name, value=value) for step, name, value in self._points)
         self._points, self._flushed_at = [], perf_counter()
         return points
-
-
-def peak_memory_bytes(training: Training) -> int:
-    """Of this process: device memory on CUDA, resident memory on CPU."""
-    if training.device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(training.device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB

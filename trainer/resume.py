@@ -1,13 +1,12 @@
 """What goes into a checkpoint besides tensors, and how a run goes on from one."""
 
-import base64
 import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from orchestrator.protocol.assignment import Assignment
@@ -17,7 +16,10 @@ from trainer.problems import ConfigMismatch
 from trainer.state import Progress
 from trainer.training import Training
 
-WATCHED_ONLY = {"train": {"log_every", "max_nan_steps", "threads"}, "schedule": {"horizon_steps"}}
+WATCHED_ONLY = {
+    "train": {"log_every", "max_nan_steps", "threads", "gradient_checkpointing", "target_losses"},
+    "schedule": {"horizon_steps"},
+}
 """Settings that leave the curve as it is: a run may be resumed under other values."""
 
 
@@ -31,6 +33,7 @@ def snapshot(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """Model tensors, optimizer tensors and the JSON state: all that the next step depends on."""
     progress.window.counts = training.counts.tolist() if training.counts is not None else []
+    progress.window.dropped = int(training.dropped.item()) if training.dropped is not None else 0
     state = {
         "format": 1,
         "step": progress.step,
@@ -38,7 +41,7 @@ def snapshot(
         **_identity(training),
         "config": training.config.model_dump(mode="json"),
         "threads": torch.get_num_threads(),
-        "rng": _rng_state(training),
+        "processes": training.team.size,
     }
     return dict(training.model.state_dict()), training.optimizer.state(), state
 
@@ -59,13 +62,19 @@ def resume(assignment: Assignment, training: Training) -> tuple[Progress, list[s
     progress = Progress.from_json(saved.state["progress"])
     if progress.window.counts:
         training.counts = torch.tensor(progress.window.counts, device=training.device)
-    if saved.state["threads"] != torch.get_num_threads():
-        notes.append(
-            f"resumed with {torch.get_num_threads()} threads from a checkpoint written with "
-            f"{saved.state['threads']}: the curve goes on, but not bit for bit"
-        )
-    _restore_rng(saved.state["rng"], training)  # last: nothing may draw between here and the first batch
-    return progress, notes
+        training.dropped = torch.tensor(progress.window.dropped, device=training.device)
+    return progress, notes + _changes(saved, training)
+
+
+def _changes(saved: checkpoint.Saved, training: Training) -> list[str]:
+    """A note for each circumstance that moves the curve in its last bits."""
+    now = {"threads": torch.get_num_threads(), "processes": training.team.size}
+    return [
+        f"resumed with {number} {name} from a checkpoint written with {saved.state.get(name, 1)}: "
+        "the curve goes on, but not bit for bit"
+        for name, number in now.items()
+        if saved.state.get(name, 1) != number
+    ]
 
 
 def _identity(training: Training) -> dict[str, Any]:
@@ -80,12 +89,20 @@ def _identity(training: Training) -> dict[str, Any]:
 
 def _refuse_mismatch(saved: checkpoint.Saved, training: Training) -> None:
     for name, now in _identity(training).items():
-        then = saved.state.get(name)
+        then = saved.state.get(name) if name != "config_hash" else _saved_hash(saved)
         if then != now:
             raise ConfigMismatch(
                 f"checkpoint {saved.path.name} has {name} {then!r}, this run has {now!r}: "
                 f"resume with what it had{_differences(name, saved, training)}, or train elsewhere"
             )
+
+
+def _saved_hash(saved: checkpoint.Saved) -> str:
+    """Of the saved config as it reads today: a setting that has come since has its default there."""
+    try:
+        return config_hash(Config.model_validate(saved.state["config"]))
+    except ValidationError:
+        return str(saved.state.get("config_hash"))
 
 
 def _differences(name: str, saved: checkpoint.Saved, training: Training) -> str:
@@ -103,19 +120,3 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def _rng_state(training: Training) -> dict[str, str]:
-    states = {"cpu": torch.get_rng_state()}
-    if training.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(training.device)
-    return {name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()}
-
-
-def _restore_rng(states: dict[str, str], training: Training) -> None:
-    decoded = {
-        n: torch.from_numpy(np.frombuffer(base64.b64decode(s), np.uint8).copy()) for n, s in states.items()
-    }
-    torch.set_rng_state(decoded["cpu"])
-    if training.device.type == "cuda" and "cuda" in decoded:
-        torch.cuda.set_rng_state(decoded["cuda"], training.device)

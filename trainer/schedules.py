@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from trainer.config import MoeConfig, ScheduleConfig
+from trainer.config import MoeConfig, ScheduleConfig, TrainConfig
 
 
 def warmup_steps(config: ScheduleConfig, horizon: int) -> int:
@@ -37,6 +37,18 @@ def aux_coefficient(config: MoeConfig, step: int, horizon: int) -> float:
         return config.aux_loss_coef_end
     share = (step - begin) / (end - begin)
     return config.aux_loss_coef + share * (config.aux_loss_coef_end - config.aux_loss_coef)
+
+
+def micro_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
+    """(forward passes, rows of each) of one process: at most `batch_size` rows, as many as divide its share.
+
+    A step trains on `batch_size * accumulation` rows however many processes share them.
+    """
+    share, rest = divmod(config.batch_size * config.accumulation, processes)
+    if rest or share == 0:
+        raise ValueError(f"{processes} processes cannot share {config.batch_size * config.accumulation} rows")
+    rows = max(d for d in range(1, min(share, config.batch_size) + 1) if share % d == 0)
+    return share // rows, rows
 
 
 def _decay_progress(step: int, horizon: int, decay_frac: float) -> float:

@@ -15,6 +15,8 @@ class Window:
     seconds: float = 0.0
     counts: list[list[int]] = field(default_factory=list)
     """Assignments, depth applications by experts."""
+    dropped: int = 0
+    """Of them, those over capacity."""
 
     def add(self, loss: float, aux: float) -> None:
         self.loss += loss
@@ -46,6 +48,8 @@ class Progress:
     grad_norm: float = 0.0
     window: Window = field(default_factory=Window)
     last_evaluation: dict[str, Any] | None = None
+    reached: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By target loss: the step, tokens and seconds of the first evaluation at or below it."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,23 +1,29 @@
 """One run's model, optimizer and data, and the step that moves them."""
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from math import isfinite
+from typing import cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import Config
 from trainer.data import TokenData
+from trainer.models.balance import Measured, StepBalance, move_biases
 from trainer.models.build import build
-from trainer.models.moe import Routing, balance_loss
+from trainer.models.moe import Routing
 from trainer.optim import AdamW, clip_gradients
-from trainer.schedules import aux_coefficient, learning_rate
+from trainer.routing import routing_details
+from trainer.schedules import aux_coefficient, learning_rate, micro_batches
+from trainer.team import Team
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step measured."""
+    """What one step measured, over all processes."""
 
     loss: float
     """Cross-entropy alone, mean over the step's tokens."""
@@ -28,84 +34,138 @@ class StepResult:
     aux_loss: float | None = None
     aux_loss_pooled: float | None = None
     aux_coef: float | None = None
-    token_entropy: float | None = None
+    z_loss: float | None = None
+    details: dict[str, float] = field(default_factory=dict)
+    """Routing measurements of one forward pass, on steps that asked for them."""
 
 
 class Training:
-    """The mutable heart of a run. `step(n)` is a function of the seed, the weights and `n`."""
+    """The mutable heart of a run. `step(n)` is a function of the seed, the weights and `n`.
 
-    def __init__(self, config: Config, data: TokenData, *, seed: int, horizon: int, device: str) -> None:
+    Every process of a team has one, with equal weights; each trains on its share of a step's windows.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: TokenData,
+        *,
+        seed: int,
+        horizon: int,
+        device: str,
+        team: Team | None = None,
+    ) -> None:
         self.config, self.data, self.seed, self.horizon = config, data, seed, horizon
+        self.team = team or Team()
         self.device = torch.device(device)
         torch.manual_seed(seed)
         self.model = build(config).to(self.device)
         self.model.train()
         self.optimizer = AdamW(self.model, config.optimizer)
+        self.passes, self.rows = micro_batches(config.train, self.team.size)
+        self._forward_model = self._wrapped()
         self.counts: Tensor | None = None
         """Assignments since the last evaluation: (depth applications, experts)."""
+        self.dropped: Tensor | None = None
+        """Of them, those over capacity: a scalar."""
 
     def step(self, step: int, *, detailed: bool) -> StepResult:
         """Trains on the batch of `step`. `detailed` adds routing measurements that cost a little."""
-        t = self.config.train
-        windows = self.data.batch(self.seed, step, t.batch_size * t.accumulation, self.config.sequence_length)
-        micro = torch.from_numpy(windows).to(self.device).view(t.accumulation, t.batch_size, -1)
         coef = aux_coefficient(self.config.moe, step, self.horizon) if self.config.moe else 0.0
+        self._seed(step)
         self.optimizer.zero_grad()
-        loss, aux = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        loss = torch.zeros((), device=self.device)
+        balance = StepBalance(self.config.moe, self.team) if self.config.moe else None
         routings: list[Routing] = []
-        for batch in micro:
-            cross_entropy, balance, routings = self._forward(batch, coef)
-            torch.autograd.backward((cross_entropy + coef * balance) / len(micro))
-            loss += cross_entropy.detach() / len(micro)
-            aux += balance.detach() / len(micro)
-        return self._update(step, loss, aux, coef, routings if detailed else [])
+        for number, batch in enumerate(self._batches(step)):
+            with self._sync(last=number == self.passes - 1):
+                cross_entropy, extra, routings = self._forward(batch, coef, balance)
+                torch.autograd.backward((cross_entropy + extra) / self.passes)
+            loss += cross_entropy.detach() / self.passes
+        return self._update(step, loss, balance.measured() if balance else None, coef, routings, detailed)
 
-    def _forward(self, batch: Tensor, coef: float) -> tuple[Tensor, Tensor, list[Routing]]:
-        """Cross-entropy, balance loss (no gradient when its weight is 0) and routings of one (B, T + 1)."""
-        output = self.model(batch[:, :-1])
-        cross_entropy = functional.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-        if self.config.moe is None:
-            return cross_entropy, torch.zeros((), device=self.device), []
-        self._count(output.routings)
-        with torch.set_grad_enabled(coef > 0):
-            balance = self._balance(output.routings, self.config.moe.aux_scope == "pooled")
-        return cross_entropy, balance, output.routings
+    def precision(self) -> AbstractContextManager[object]:
+        """What a forward pass runs under: autocast to bf16, or nothing."""
+        wanted = self.config.train.precision
+        if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda"):
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
 
-    def _update(
-        self, step: int, loss: Tensor, aux: Tensor, coef: float, routings: list[Routing]
-    ) -> StepResult:
-        norm = clip_gradients(self.model, self.config.optimizer.grad_clip)
-        loss_value, aux_value, norm_value = torch.stack((loss, aux, norm)).tolist()  # the one host sync
-        rate = learning_rate(self.config.schedule, self.config.optimizer.lr, step, self.horizon)
-        finite = isfinite(loss_value) and isfinite(aux_value) and isfinite(norm_value)
-        if finite:
-            self.optimizer.step(rate)
-        moe = self.config.moe is not None
-        return StepResult(
-            loss=loss_value,
-            grad_norm=norm_value,
-            learning_rate=rate,
-            finite=finite,
-            aux_loss=aux_value if moe else None,
-            aux_coef=coef if moe else None,
-            **self._details(routings),
+    def _wrapped(self) -> nn.Module:
+        model: nn.Module = self.model
+        if self.config.train.compile:
+            model = cast(nn.Module, torch.compile(model))
+        if self.team.size > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            model = nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
+        return model
+
+    def _sync(self, *, last: bool) -> AbstractContextManager[object]:
+        """Gradients are exchanged once per step, with the last forward pass."""
+        model = self._forward_model
+        return (
+            model.no_sync()
+            if isinstance(model, nn.parallel.DistributedDataParallel) and not last
+            else nullcontext()
         )
 
-    @torch.no_grad()
-    def _details(self, routings: list[Routing]) -> dict[str, float]:
-        if not routings:
-            return {}
-        p = torch.stack([r.probabilities for r in routings])  # (D, N, E)
-        entropy = torch.special.entr(p).sum(-1).mean() / torch.log(torch.tensor(float(p.shape[-1])))
-        return {
-            "token_entropy": entropy.item(),
-            "aux_loss_pooled": self._balance(routings, pooled=True).item(),
-        }
+    def _seed(self, step: int) -> None:
+        # Dropout is a function of seed, step and process, so no generator's state has to be kept.
+        mixed = np.random.SeedSequence([self.seed, step, self.team.rank]).generate_state(1, np.uint64)
+        number = int(mixed[0] >> np.uint64(1))
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
-    def _balance(self, routings: list[Routing], pooled: bool) -> Tensor:
-        reduction = self.config.moe.aux_reduction if self.config.moe else "mean"
-        return balance_loss(routings, pooled=pooled, reduction=reduction)
+    def _batches(self, step: int) -> Tensor:
+        """(passes, rows, T + 1): this process's share of the step's windows."""
+        t = self.config.train
+        windows = self.data.batch(self.seed, step, t.batch_size * t.accumulation, self.config.sequence_length)
+        share = self.passes * self.rows
+        own = windows[self.team.rank * share : (self.team.rank + 1) * share]
+        return torch.from_numpy(own).to(self.device).view(self.passes, self.rows, -1)
 
-    def _count(self, routings: list[Routing]) -> None:
-        counts = torch.stack([r.counts for r in routings])  # (D, E)
-        self.counts = counts if self.counts is None else self.counts + counts
+    def _forward(
+        self, batch: Tensor, coef: float, balance: StepBalance | None
+    ) -> tuple[Tensor, Tensor, list[Routing]]:
+        """Cross-entropy, the weighted other losses, and routings of one (B, T + 1)."""
+        with self.precision():
+            output = self._forward_model(batch[:, :-1])
+        cross_entropy = functional.cross_entropy(output.logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        extra = torch.zeros((), device=self.device)
+        if balance is not None and self.config.moe is not None:
+            z_coef = self.config.moe.z_loss_coef
+            with torch.set_grad_enabled(coef > 0 or z_coef > 0):
+                aux, z = balance.add(output.routings)
+            # A weight of 0 leaves the term out of the graph: it is measured and has no gradient.
+            extra = extra + (coef * aux if coef else 0.0) + (z_coef * z if z_coef else 0.0)
+        return cross_entropy, extra, output.routings
+
+    def _update(
+        self,
+        step: int,
+        loss: Tensor,
+        measured: Measured | None,
+        coef: float,
+        routings: list[Routing],
+        detailed: bool,
+    ) -> StepResult:
+        norm = clip_gradients(self.model, self.config.optimizer.grad_clip)
+        (loss,) = self.team.mean(loss)
+        aux = (measured.aux, measured.pooled, measured.z) if measured else ()
+        values = torch.stack((loss, norm, *aux)).tolist()  # the one host sync
+        rate = learning_rate(self.config.schedule, self.config.optimizer.lr, step, self.horizon)
+        finite = all(map(isfinite, values))
+        if finite:
+            self.optimizer.step(rate)
+        if measured is None:
+            return StepResult(values[0], values[1], rate, finite)
+        self._count(measured)
+        if finite and self.config.moe and self.config.moe.bias_update_rate:
+            move_biases(routings, measured.counts, self.config.moe.bias_update_rate)
+        details = routing_details(routings) if detailed else {}
+        return StepResult(values[0], values[1], rate, finite, values[2], values[3], coef, values[4], details)
+
+    def _count(self, measured: Measured) -> None:
+        self.counts = measured.counts if self.counts is None else self.counts + measured.counts
+        self.dropped = measured.dropped if self.dropped is None else self.dropped + measured.dropped

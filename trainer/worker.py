@@ -1,16 +1,18 @@
 """One attempt, from its assignment to its exit record. Torch is imported only once the config is valid."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.protocol.assignment import Assignment
-from orchestrator.protocol.exit import ExitRecord
+from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Identity, Phase
 from trainer.config import Config
 from trainer.ending import account, write_exit
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
+from trainer.ranks import environment_rank, local_rank
 from trainer.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -20,13 +22,18 @@ log = logging.getLogger(__name__)
 
 
 def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
-    """Trains as assigned. Whatever happens, `exit.json` says it, and the service is told if it listens."""
+    """Trains as assigned. Whatever happens, `exit.json` says it, and the service is told if it listens.
+
+    Under torchrun, the process of rank 0 does this and the others follow it.
+    """
     Path(assignment.directory).mkdir(parents=True, exist_ok=True)
+    if environment_rank() > 0:
+        return _follow(assignment)
     reporter = Reporter(assignment)
     try:
         record = _train(assignment, reporter, interrupted)
     except BaseException as error:
-        record = account(error, reporter.step)
+        record = _of_follower(assignment, error) or account(error, reporter.step)
     write_exit(Path(assignment.directory), record)
     try:
         reporter.close(record)
@@ -36,6 +43,47 @@ def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
 
 
 def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[], bool]) -> ExitRecord:
+    with _prepared(assignment) as training:
+        from trainer.loop import Loop
+        from trainer.resume import resume
+        from trainer.team import Order
+
+        progress, notes = resume(assignment, training)
+        reporter.emit(
+            Phase.STARTING,
+            progress.step,
+            resumed_from_step=progress.step,
+            identity=_identity(training.config, training),
+            notes=tuple(notes),
+        )
+        log.info("training from step %d to %d on %s", progress.step, assignment.target_step, training.device)
+        record = Loop(assignment, training, progress, reporter, interrupted).run()
+        training.team.say(Order.LEAVE)
+        return record
+
+
+def _follow(assignment: Assignment) -> ExitRecord:
+    """A process beside the leader's: it trains its share until the leader leaves."""
+    step = 0
+    try:
+        with _prepared(assignment) as training:
+            from trainer.resume import resume
+            from trainer.team import Order
+
+            step = resume(assignment, training)[0].step
+            while (heard := training.team.hear())[0] is Order.STEP:
+                training.step(heard[1], detailed=heard[2])
+                step = heard[1] + 1
+        return ExitRecord(code=ExitCode.FINISHED, step=step)
+    except BaseException as error:
+        record = account(error, step)
+        write_exit(Path(assignment.directory), record, _follower_file(environment_rank()))
+        return record
+
+
+@contextmanager
+def _prepared(assignment: Assignment) -> Iterator["Training"]:
+    """The training before its first step, in its team."""
     config = validate(assignment.config, with_source=False)
 
     from trainer.data import open_data
@@ -44,23 +92,38 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
 
     import torch
 
-    from trainer.loop import Loop
-    from trainer.resume import resume
+    from trainer.memory import keep_freed_pages
+    from trainer.team import join, leave
     from trainer.training import Training
 
     device = assignment.device or ("cuda" if torch.cuda.is_available() else "cpu")
     _set_up_torch(config, assignment.threads, cuda=device == "cuda")
-    training = Training(config, data, seed=assignment.seed, horizon=assignment.horizon_step, device=device)
-    progress, notes = resume(assignment, training)
-    reporter.emit(
-        Phase.STARTING,
-        progress.step,
-        resumed_from_step=progress.step,
-        identity=_identity(config, training),
-        notes=tuple(notes),
-    )
-    log.info("training from step %d to %d on %s", progress.step, assignment.target_step, device)
-    return Loop(assignment, training, progress, reporter, interrupted).run()
+    if device == "cpu":
+        keep_freed_pages()
+    if device == "cuda":
+        device = f"cuda:{local_rank()}"
+        torch.cuda.set_device(device)
+    team = join(device)
+    try:
+        yield Training(
+            config, data, seed=assignment.seed, horizon=assignment.horizon_step, device=device, team=team
+        )
+    finally:
+        leave(team)
+
+
+def _of_follower(assignment: Assignment, error: BaseException) -> ExitRecord | None:
+    """How another process of the team ended, when that is what broke this one."""
+    if not isinstance(error, RuntimeError):
+        return None
+    for file in sorted(Path(assignment.directory).glob(_follower_file("*"))):
+        with suppress(OSError, ValueError):
+            return ExitRecord.model_validate_json(file.read_text())
+    return None
+
+
+def _follower_file(rank: int | str) -> str:
+    return f"exit.rank{rank}.json"
 
 
 def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:

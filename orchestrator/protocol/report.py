@@ -23,6 +23,7 @@ class Routing(WireModel):
     load_top: tuple[float, ...] = ()
     """The largest loads, descending, of the loads averaged over layers."""
     dropped_tokens: Count = 0
+    """Assignments over an expert's capacity, over the window and all layers; 0 without a capacity."""
     dead_experts: Count = 0
     """Experts with a load below `0.1 / E`, in the layer that has most of them."""
     layer_loads: tuple[tuple[float, ...], ...] = ()
@@ -48,7 +49,12 @@ class Evaluation(WireModel):
     wall_seconds: float
     """Spent training since the run began, over all attempts, without evaluations and checkpoints."""
     peak_memory_bytes: Count | None = None
+    flops_utilisation: float | None = None
+    """Share of the devices' peak; None where the peak is not known."""
     aux_loss: float | None = None
+    """As the config defines it: mean over the steps since the evaluation before."""
+    aux_loss_pooled: float | None = None
+    """Of the loads pooled over depth, at this step."""
     aux_coef: float | None = None
     routing: Routing | None = None
 

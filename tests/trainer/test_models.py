@@ -8,7 +8,6 @@ from trainer_rigs import tiny_config
 
 from trainer.facts import flops_per_token, parameters_total, validate
 from trainer.models.build import build
-from trainer.models.moe import Experts, Router, Routing, balance_loss, mix_experts, mix_experts_naive
 
 MOE = {"num_experts": 40, "top_k": 2, "d_ff": 2048}
 
@@ -76,52 +75,6 @@ def test_the_dense_model_is_gpt2() -> None:
         theirs.transformer.load_state_dict(weights)
         ids = torch.randint(256, (3, 16))
         torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("top_k", [1, 2, 3])
-def test_experts_equal_their_naive_form_in_outputs_and_gradients(top_k: int) -> None:
-    torch.manual_seed(0)
-    experts, router = Experts(5, 8, 12, 0.3, 0.3), Router(8, 5, top_k, 0.5)
-    torch.nn.init.normal_(experts.b_in)
-    torch.nn.init.normal_(experts.b_out)
-    results = []
-    for naive in (False, True):
-        x = torch.randn(17, 8, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        weights, chosen, routing = router(x)
-        unbound = experts.unbound()
-        y = (
-            mix_experts_naive(x, weights, chosen, unbound)
-            if naive
-            else mix_experts(x, weights, chosen, routing.counts, unbound)
-        )
-        wanted = [x, router.weight, *experts.parameters()]
-        # With one expert per token its renormalised weight is 1 and the router gets no gradient from here.
-        results.append((y, torch.autograd.grad(y.square().sum(), wanted)))
-        assert torch.allclose(weights.sum(-1), torch.ones(17))
-        assert int(routing.counts.sum()) == 17 * top_k
-    torch.testing.assert_close(results[0][0], results[1][0])
-    torch.testing.assert_close(results[0][1], results[1][1])
-
-
-def _routing(probabilities: list[float], counts: list[int]) -> Routing:
-    return Routing(torch.tensor([probabilities]), torch.tensor(counts))
-
-
-def test_balance_loss_conventions() -> None:
-    uniform = _routing([0.25] * 4, [2] * 4)
-    collapsed = _routing([0.5, 0.5, 0, 0], [4, 4, 0, 0])  # top-2 of 4: E / k
-    other = _routing([0, 0, 0.5, 0.5], [0, 0, 4, 4])
-
-    def loss(*routings: Routing, pooled: bool = False, reduction: str = "mean") -> float:
-        return balance_loss(list(routings), pooled=pooled, reduction=reduction).item()
-
-    assert loss(uniform) == pytest.approx(1.0)
-    assert loss(collapsed) == pytest.approx(2.0)
-    assert loss(collapsed, uniform) == pytest.approx(1.5)
-    assert loss(collapsed, uniform, reduction="sum") == pytest.approx(3.0)
-    # Each depth has its own experts: unbalanced per application, balanced when pooled.
-    assert loss(collapsed, other) == pytest.approx(2.0)
-    assert loss(collapsed, other, pooled=True) == pytest.approx(1.0)
 
 
 def test_positions_and_depths_see_the_past_alone() -> None:

@@ -1,13 +1,15 @@
-"""The mixture of experts: a router in fp32, experts without drops, and what the balance loss needs."""
+"""The mixture of experts: a router in fp32 that chooses, and the feed-forward that obeys it."""
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ExpertWeights = list[tuple[Tensor, Tensor, Tensor, Tensor]]
-"""Per expert: w_in (C, F), b_in (F), w_out (F, C), b_out (C)."""
+from trainer.config import MoeConfig
+from trainer.models.experts import Bank, Experts, mix
+from trainer.models.rows import sorting
 
 
 @dataclass(frozen=True)
@@ -16,75 +18,62 @@ class Routing:
 
     probabilities: Tensor
     """(N, E) softmax over all experts; carries the gradient."""
+    z: Tensor
+    """Mean squared log-sum-exp of the logits, a scalar with gradient; 0 when it has no weight."""
+    chosen: Tensor
+    """(N, k) experts as the router chose them, dropped assignments included."""
     counts: Tensor
     """(E) assignments, `N * top_k` in sum; no gradient."""
+    dropped: Tensor
+    """Assignments over capacity, a scalar; 0 without a capacity."""
+    bias: Tensor | None
+    """The router's own (E), added for the choice alone; None without bias balancing."""
 
 
 class Router(nn.Module):
-    """Scores every expert, keeps the `top_k` best, renormalises their weights. No bias, no noise."""
+    """Scores every expert in fp32 and keeps the `top_k` best. No noise."""
 
-    def __init__(self, width: int, num_experts: int, top_k: int, init_std: float) -> None:
+    bias: Tensor | None
+
+    def __init__(self, width: int, config: MoeConfig) -> None:
         super().__init__()
-        self.top_k = top_k
+        self.config = config
         # A zero router scores a perfect balance while every token goes to the same experts.
-        self.weight = nn.Parameter(torch.randn(num_experts, width) * init_std)
+        self.weight = nn.Parameter(torch.randn(config.num_experts, width) * config.router_init_std)
+        self.register_buffer("bias", torch.zeros(config.num_experts) if config.bias_update_rate else None)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Routing]:
-        """Weights (N, k) that sum to 1, experts (N, k), and the routing, for `x` (N, C)."""
-        probabilities = functional.linear(x.float(), self.weight.float()).softmax(-1)  # (N, E)
-        top, experts = probabilities.topk(self.top_k, dim=-1)  # (N, k)
-        counts = torch.bincount(experts.reshape(-1), minlength=probabilities.shape[-1])
-        return top / top.sum(-1, keepdim=True), experts, Routing(probabilities, counts)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Routing]:
+        """For `x` (N, C): weights (N, k), experts (N, k), how often each is used (E), and the routing.
 
+        An assignment over capacity has expert E, which is none, and is in no count but the routing's.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            logits = functional.linear(x.float(), self.weight.float())  # (N, E)
+        probabilities = logits.softmax(-1)
+        scores = probabilities if self.bias is None else probabilities + self.bias
+        chosen = scores.topk(self.config.top_k, dim=-1).indices  # (N, k)
+        weights = probabilities.gather(-1, chosen)
+        if self.config.renormalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        counts = _counts(chosen, self.config.num_experts)
+        experts, used = self._within_capacity(chosen, counts)
+        z = torch.logsumexp(logits, -1).square().mean() if self.config.z_loss_coef else logits.new_zeros(())
+        routing = Routing(probabilities, z, chosen, counts, counts.sum() - used.sum(), self.bias)
+        return weights, experts, used, routing
 
-class Experts(nn.Module):
-    """E feed-forwards `C -> F -> C` with GELU and biases, stored stacked as (E, ., .)."""
-
-    def __init__(self, num_experts: int, width: int, inner: int, init_std: float, out_std: float) -> None:
-        super().__init__()
-        self.w_in = nn.Parameter(torch.randn(num_experts, width, inner) * init_std)
-        self.b_in = nn.Parameter(torch.zeros(num_experts, inner))
-        self.w_out = nn.Parameter(torch.randn(num_experts, inner, width) * out_std)
-        self.b_out = nn.Parameter(torch.zeros(num_experts, width))
-
-    def unbound(self) -> ExpertWeights:
-        """One view per expert and weight. Call once per model forward: each call costs a full gradient."""
-        return list(
-            zip(self.w_in.unbind(), self.b_in.unbind(), self.w_out.unbind(), self.b_out.unbind(), strict=True)
+    def _within_capacity(self, chosen: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """The choices with those over capacity replaced by E. First choices go before second ones."""
+        if self.config.capacity_factor is None:
+            return chosen, counts
+        capacity = expert_capacity(chosen.numel(), self.config.num_experts, self.config.capacity_factor)
+        by_rank = chosen.t()  # (k, N): every token's first choice, then every second
+        order, inverse = sorting(by_rank)
+        place = (
+            torch.arange(len(order), device=order.device)
+            - (counts.cumsum(0) - counts)[by_rank.reshape(-1)[order]]
         )
-
-
-def expert(x: Tensor, weights: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """One expert's output (n, C) for its tokens (n, C)."""
-    w_in, b_in, w_out, b_out = weights
-    return torch.addmm(b_out, functional.gelu(torch.addmm(b_in, x, w_in), approximate="tanh"), w_out)
-
-
-def mix_experts(
-    x: Tensor, weights: Tensor, experts: Tensor, counts: Tensor, unbound: ExpertWeights
-) -> Tensor:
-    """Sum over k of `weights` times the chosen experts' outputs: (N, C). Sorts tokens by expert once.
-
-    Unsorting and summing, not adding by index: that would not be deterministic on CUDA.
-    """
-    n, k = experts.shape
-    order = torch.argsort(experts.reshape(-1), stable=True)  # (N*k)
-    rows = x.index_select(0, order // k)  # (N*k, C), grouped by expert
-    parts = torch.split_with_sizes(rows, counts.tolist())
-    outputs = [expert(part, w) for part, w in zip(parts, unbound, strict=True) if part.shape[0]]
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(n * k, device=order.device)
-    mixed = torch.cat(outputs).index_select(0, inverse).view(n, k, -1)  # (N, k, C)
-    return (mixed * weights.unsqueeze(-1).to(mixed.dtype)).sum(1)
-
-
-def mix_experts_naive(x: Tensor, weights: Tensor, experts: Tensor, unbound: ExpertWeights) -> Tensor:
-    """The same as `mix_experts`, one token at a time: what it means, for reading and for tests."""
-    tokens = []
-    for token, token_weights, chosen in zip(x, weights, experts.tolist(), strict=True):
-        parts = [w * expert(token[None], unbound[e])[0] for w, e in zip(token_weights, chosen, strict=True)]
-        tokens.append(torch.stack(parts).sum(0))
-    return torch.stack(tokens)
+        over = (place >= capacity)[inverse].view_as(by_rank).t()
+        return chosen.masked_fill(over, self.config.num_experts), counts.clamp(max=capacity)
 
 
 class MoeFeedForward(nn.Module):
@@ -97,27 +86,24 @@ class MoeFeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, unbound: ExpertWeights | None = None, router: Router | None = None
+        self, x: Tensor, bank: Bank | None = None, router: Router | None = None
     ) -> tuple[Tensor, Routing]:
         """(B, T, C) -> (B, T, C), and where the tokens went."""
         flat = x.reshape(-1, x.shape[-1])  # (N, C)
-        weights, chosen, routing = (router or self.router)(flat)
-        mixed = mix_experts(flat, weights, chosen, routing.counts, unbound or self.experts.unbound())
+        weights, experts, used, routing = (router or self.router)(flat)
+        mixed = mix(flat, weights, experts, used, bank or self.experts.bank())
         return self.dropout(mixed.view_as(x)), routing
 
 
-def balance_loss(routings: list[Routing], *, pooled: bool, reduction: str) -> Tensor:
-    """`E * sum_i(importance_i * load_i)`: 1 when uniform, `E / k` at collapse.
+def expert_capacity(assignments: int, num_experts: int, factor: float) -> int:
+    """The most assignments that one expert takes of a forward pass (Fedus et al. 2021, section 2.2)."""
+    return ceil(factor * assignments / num_experts)
 
-    Per depth application then mean (or sum) over them; `pooled` balances the mean over depth instead.
-    Importance is the mean probability, load the share of assignments.
-    """
-    importance = torch.stack([r.probabilities.mean(0) for r in routings])  # (D, E)
-    load = torch.stack([r.counts for r in routings]).float()
-    load = load / load.sum(-1, keepdim=True)
-    depths, num_experts = importance.shape
-    if pooled:
-        per_depth = num_experts * (importance.mean(0) * load.mean(0)).sum().expand(depths)
-    else:
-        per_depth = num_experts * (importance * load).sum(-1)  # (D)
-    return per_depth.sum() if reduction == "sum" else per_depth.mean()
+
+def _counts(chosen: Tensor, num_experts: int) -> Tensor:
+    """How often each expert is chosen: (E)."""
+    flat = chosen.reshape(-1)
+    if flat.device.type == "cpu":
+        return torch.bincount(flat, minlength=num_experts)
+    # bincount would wait for the device and is not deterministic there.
+    return (flat.unsqueeze(-1) == torch.arange(num_experts, device=flat.device)).sum(0)

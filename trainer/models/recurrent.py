@@ -5,19 +5,20 @@ from typing import cast
 from torch import Tensor, nn
 
 from trainer.models.moe import MoeFeedForward, Router, Routing
-from trainer.models.transformer import Block, FeedForward, Norms, apply_block, embedding
+from trainer.models.transformer import Block, FeedForward, Norms, apply_block, embedding, maybe_again
 
 
 class RecurrentBlock(nn.Module):
     """A block shared over depth. Lists hold what each depth has of its own; an empty list is shared."""
 
-    def __init__(self, block: Block, depths: int, *, depth_embedding: bool = False) -> None:
+    def __init__(
+        self, block: Block, depths: int, *, depth_std: float | None = None, again: bool = False
+    ) -> None:
         super().__init__()
         self.block = block
-        self.depths = depths
-        self.depth_embedding = (
-            embedding(depths, block.norms.ffn.normalized_shape[0]) if depth_embedding else None
-        )
+        self.depths, self.again = depths, again
+        width = block.norms.ffn.normalized_shape[0]
+        self.depth_embedding = embedding(depths, width, depth_std) if depth_std is not None else None
         self.norms = nn.ModuleList()
         self.routers = nn.ModuleList()
         self.ffns = nn.ModuleList()
@@ -26,16 +27,22 @@ class RecurrentBlock(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, list[Routing]]:
         """(B, T, C) -> (B, T, C), and one routing per depth when the feed-forward has experts."""
         shared = self.block.ffn
-        # Once per model forward: unbinding at each depth would cost a full gradient per depth.
-        unbound = shared.experts.unbound() if isinstance(shared, MoeFeedForward) else None
+        bank = shared.experts.bank() if isinstance(shared, MoeFeedForward) else None
         routings = []
         for depth in range(self.depths):
             if self.depth_embedding is not None:
                 x = x + self.depth_embedding.weight[depth]
             own = self._ffn(depth)
-            weights = unbound if own is shared else None
-            x, routing = apply_block(
-                x, self.block.attention, own, self._norms(depth), weights, self._router(depth)
+            own_bank = bank if own is shared else None
+            x, routing = maybe_again(
+                self.again,
+                apply_block,
+                x,
+                self.block.attention,
+                own,
+                self._norms(depth),
+                own_bank,
+                self._router(depth),
             )
             routings += [routing] if routing is not None else []
         return x, routings

@@ -1,5 +1,6 @@
 """The language model: embeddings, a stack of pre-norm blocks, a head. GPT-2 in its details."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.models.experts import Bank
 from trainer.models.moe import MoeFeedForward, Router, Routing
-
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Stack(Protocol):
 class Attention(nn.Module):
     """Causal self-attention with biases."""
 
-    def __init__(self, width: int, heads: int, dropout: float, out_std: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, std: float, out_std: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.qkv = linear(width, 3 * width, INIT_STD)
+        self.qkv = linear(width, 3 * width, std)
         self.out = linear(width, width, out_std)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,9 +51,9 @@ class Attention(nn.Module):
 class DenseFeedForward(nn.Module):
     """`C -> F -> C` with GELU and biases."""
 
-    def __init__(self, width: int, inner: int, dropout: float, out_std: float) -> None:
+    def __init__(self, width: int, inner: int, dropout: float, std: float, out_std: float) -> None:
         super().__init__()
-        self.up = linear(width, inner, INIT_STD)
+        self.up = linear(width, inner, std)
         self.down = linear(inner, width, out_std)
         self.dropout = nn.Dropout(dropout)
 
@@ -68,10 +68,10 @@ FeedForward = DenseFeedForward | MoeFeedForward
 class Norms(nn.Module):
     """The two LayerNorms of a block."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.attention = nn.LayerNorm(width)
-        self.ffn = nn.LayerNorm(width)
+        self.attention = nn.LayerNorm(width, eps)
+        self.ffn = nn.LayerNorm(width, eps)
 
 
 class Block(nn.Module):
@@ -90,29 +90,43 @@ def apply_block(
     attention: Attention,
     ffn: FeedForward,
     norms: Norms,
-    unbound: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
+    bank: Bank | None = None,
     router: Router | None = None,
 ) -> tuple[Tensor, Routing | None]:
     """One pre-norm block on (B, T, C), with parts that a recurrent stack may swap by depth."""
     x = x + attention(norms.attention(x))
     normed = norms.ffn(x)
     if isinstance(ffn, MoeFeedForward):
-        y, routing = ffn(normed, unbound, router)
+        y, routing = ffn(normed, bank, router)
         return x + y, routing
     return x + ffn(normed), None
+
+
+def maybe_again(
+    again: bool, block: Callable[..., tuple[Tensor, Routing | None]], *arguments: object
+) -> tuple[Tensor, Routing | None]:
+    """`block(*arguments)`; with `again`, its activations are computed once more in the backward pass."""
+    if not (again and torch.is_grad_enabled()):
+        return block(*arguments)
+    from torch.utils.checkpoint import checkpoint
+
+    result: tuple[Tensor, Routing | None] = checkpoint(block, *arguments, use_reentrant=False)
+    return result
 
 
 class StackedBlocks(nn.Module):
     """`n_layer` blocks, each with its own weights."""
 
-    def __init__(self, blocks: list[Block]) -> None:
+    def __init__(self, blocks: list[Block], *, again: bool = False) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
+        self.again = again
+        """Keep one activation per layer and compute the rest again in the backward pass."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Routing]]:
         routings = []
         for block in self.blocks:
-            x, routing = block(x)
+            x, routing = maybe_again(self.again, block, x)
             routings += [routing] if routing is not None else []
         return x, routings
 
@@ -121,15 +135,24 @@ class LanguageModel(nn.Module):
     """Next-token logits from token ids."""
 
     def __init__(
-        self, *, vocab: int, width: int, positions: int, dropout: float, tied: bool, stack: nn.Module
+        self,
+        *,
+        vocab: int,
+        width: int,
+        positions: int,
+        dropout: float,
+        tied: bool,
+        init_std: float,
+        norm_eps: float,
+        stack: nn.Module,
     ) -> None:
         super().__init__()
-        self.tokens = embedding(vocab, width)
-        self.positions = embedding(positions, width)
+        self.tokens = embedding(vocab, width, init_std)
+        self.positions = embedding(positions, width, init_std)
         self.dropout = nn.Dropout(dropout)
         self.stack = stack
-        self.norm = nn.LayerNorm(width)
-        self.head = None if tied else nn.Parameter(torch.randn(vocab, width) * INIT_STD)
+        self.norm = nn.LayerNorm(width, norm_eps)
+        self.head = None if tied else nn.Parameter(torch.randn(vocab, width) * init_std)
 
     def forward(self, ids: Tensor) -> Output:
         """Logits (B, T, V) for `ids` (B, T)."""
@@ -148,8 +171,8 @@ def linear(inputs: int, outputs: int, std: float) -> nn.Linear:
     return layer
 
 
-def embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding with weights N(0, 0.02)."""
+def embedding(rows: int, width: int, std: float) -> nn.Embedding:
+    """An embedding with weights N(0, std)."""
     layer = nn.Embedding(rows, width)
-    nn.init.normal_(layer.weight, std=INIT_STD)
+    nn.init.normal_(layer.weight, std=std)
     return layer

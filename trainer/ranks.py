@@ -1,0 +1,18 @@
+"""What torchrun says to each process that it starts, by the environment. Imports no tensor library."""
+
+import os
+
+
+def environment_size() -> int:
+    """How many processes train together; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def environment_rank() -> int:
+    """Which of them this one is; 0 leads."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Which device of its host this one trains on."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

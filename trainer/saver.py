@@ -1,0 +1,58 @@
+"""Checkpoints written beside the training: from a copy, by a thread, one at a time."""
+
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from orchestrator.protocol.report import CheckpointRecord
+from trainer import checkpoint
+
+Tensors = dict[str, Tensor]
+
+
+class Saver:
+    """Writes and prunes an attempt's checkpoints. What goes wrong is raised where the result is asked for."""
+
+    def __init__(self, directory: Path, keep_steps: Iterable[int]) -> None:
+        self._directory, self._keep = directory, set(keep_steps)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._pending: Future[CheckpointRecord] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True)
+
+    def start(self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]) -> None:
+        """Begins to write `step` from a copy of the tensors; the one before must have been taken."""
+        copies = _copy(model), _copy(optimizer)
+        self._pending = self._thread.submit(self._write, step, *copies, state)
+
+    def take(self, *, wait: bool) -> CheckpointRecord | None:
+        """The record of the checkpoint that was begun, once; None when it is not on disk yet, or none was.
+
+        Raises what stopped its writing: `OSError` when the disk is full.
+        """
+        pending = self._pending
+        if pending is None or not (wait or pending.done()):
+            return None
+        self._pending = None
+        return pending.result()
+
+    def _write(
+        self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]
+    ) -> CheckpointRecord:
+        record = checkpoint.write(self._directory, step, model, optimizer, state)
+        checkpoint.prune(self._directory, self._keep)
+        return record
+
+
+def _copy(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
