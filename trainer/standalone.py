@@ -13,6 +13,7 @@ from orchestrator.protocol.wire import JsonObject
 from trainer.config import Config
 from trainer.facts import check, validate
 from trainer.problems import CheckpointProblem
+from trainer.ranks import environment_rank
 
 BYTES_PER_TRAINED_NUMBER = 16  # weight, gradient and two moments in fp32
 
@@ -56,8 +57,9 @@ def make_assignment(arguments: argparse.Namespace) -> Assignment:
         cache_directory=str(arguments.cache.absolute()),
         device=arguments.device,
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "assignment.json").write_text(assignment.model_dump_json(indent=2) + "\n")
+    if environment_rank() == 0:  # under torchrun, the others read the same arguments and write nothing
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "assignment.json").write_text(assignment.model_dump_json(indent=2) + "\n")
     return assignment
 
 
