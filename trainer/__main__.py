@@ -101,6 +101,7 @@ def _ordinal(text: str) -> int:
 
 def _work(arguments: argparse.Namespace) -> int:
     from orchestrator.protocol.assignment import Assignment
+    from trainer.ranks import environment_size
     from trainer.worker import work
 
     interrupted = Interrupt()
@@ -108,7 +109,15 @@ def _work(arguments: argparse.Namespace) -> int:
         assignment = Assignment.model_validate_json(arguments.assignment.read_bytes())
     except (OSError, ValidationError) as error:
         return _fail(ExitCode.CONFIG_ERROR, f"the assignment cannot be read: {error}")
+    if assignment.processes > 1 and environment_size() == 1:
+        _become_team(assignment.processes, arguments.assignment)
     return work(assignment, interrupted).code
+
+
+def _become_team(processes: int, assignment: Path) -> None:
+    """Goes on as torchrun, with the same pid: it starts the processes and ends them together."""
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    os.execv(sys.executable, [sys.executable, *run, "-m", "trainer", "work", str(assignment)])  # noqa: S606
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from math import cos, pi
 
+from orchestrator.protocol.kind import ConfigProblem
 from trainer.config import MoeConfig, ScheduleConfig, TrainConfig
 
 
@@ -42,11 +43,13 @@ def aux_coefficient(config: MoeConfig, step: int, horizon: int) -> float:
 def micro_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
     """(forward passes, rows of each) of one process: at most `batch_size` rows, as many as divide its share.
 
-    A step trains on `batch_size * accumulation` rows however many processes share them.
+    A step trains on `batch_size * accumulation` rows, however many share them. Raises `ConfigProblem`.
     """
-    share, rest = divmod(config.batch_size * config.accumulation, processes)
-    if rest or share == 0:
-        raise ValueError(f"{processes} processes cannot share {config.batch_size * config.accumulation} rows")
+    total = config.batch_size * config.accumulation
+    share, rest = divmod(total, processes)
+    if rest:
+        text = f"{processes} processes cannot share {total} rows per step: use a multiple of {processes}"
+        raise ConfigProblem([("train.batch_size", text)])
     rows = max(d for d in range(1, min(share, config.batch_size) + 1) if share % d == 0)
     return share // rows, rows
 

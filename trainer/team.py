@@ -44,6 +44,14 @@ class Team:
         parts = torch.split(flat, [t.numel() for t in tensors])
         return tuple(part.view_as(t) for part, t in zip(parts, tensors, strict=True))
 
+    def average(self, tensors: list[Tensor]) -> None:
+        """Puts the mean over processes in place of each tensor, by one exchange in the order given."""
+        if self.size == 1:
+            return
+        flat = self.sum(torch.cat([t.reshape(-1) for t in tensors])) / self.size
+        parts = torch.split(flat, [t.numel() for t in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
+
     def say(self, order: Order, step: int = 0, *, detailed: bool = False) -> None:
         """The leader's next order to the others."""
         if self.size > 1:

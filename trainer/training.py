@@ -63,7 +63,9 @@ class Training:
         self.model.train()
         self.optimizer = AdamW(self.model, config.optimizer)
         self.passes, self.rows = micro_batches(config.train, self.team.size)
-        self._forward_model = self._wrapped()
+        self._forward_model = (
+            cast(nn.Module, torch.compile(self.model)) if config.train.compile else self.model
+        )
         self.counts: Tensor | None = None
         """Assignments since the last evaluation: (depth applications, experts)."""
         self.dropped: Tensor | None = None
@@ -77,10 +79,9 @@ class Training:
         loss = torch.zeros((), device=self.device)
         balance = StepBalance(self.config.moe, self.team) if self.config.moe else None
         routings: list[Routing] = []
-        for number, batch in enumerate(self._batches(step)):
-            with self._sync(last=number == self.passes - 1):
-                cross_entropy, extra, routings = self._forward(batch, coef, balance)
-                torch.autograd.backward((cross_entropy + extra) / self.passes)
+        for batch in self._batches(step):
+            cross_entropy, extra, routings = self._forward(batch, coef, balance)
+            torch.autograd.backward((cross_entropy + extra) / self.passes)
             loss += cross_entropy.detach() / self.passes
         return self._update(step, loss, balance.measured() if balance else None, coef, routings, detailed)
 
@@ -90,24 +91,6 @@ class Training:
         if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda"):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-    def _wrapped(self) -> nn.Module:
-        model: nn.Module = self.model
-        if self.config.train.compile:
-            model = cast(nn.Module, torch.compile(model))
-        if self.team.size > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            model = nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
-        return model
-
-    def _sync(self, *, last: bool) -> AbstractContextManager[object]:
-        """Gradients are exchanged once per step, with the last forward pass."""
-        model = self._forward_model
-        return (
-            model.no_sync()
-            if isinstance(model, nn.parallel.DistributedDataParallel) and not last
-            else nullcontext()
-        )
 
     def _seed(self, step: int) -> None:
         # Dropout is a function of seed, step and process, so no generator's state has to be kept.
@@ -150,6 +133,7 @@ class Training:
         routings: list[Routing],
         detailed: bool,
     ) -> StepResult:
+        self.team.average([p.grad for p in self.model.parameters() if p.grad is not None])
         norm = clip_gradients(self.model, self.config.optimizer.grad_clip)
         (loss,) = self.team.mean(loss)
         aux = (measured.aux, measured.pooled, measured.z) if measured else ()

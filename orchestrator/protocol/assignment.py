@@ -47,6 +47,8 @@ class Assignment(WireModel):
     cache_directory: str
     """Shared by all workers of one service: tokenizers and tokenised text, keyed by content hash."""
     threads: Ordinal | None = None
+    processes: Ordinal = 1
+    """How many train the run together, one on each of its GPUs; on CPU slots one, with more threads."""
     device: str | None = None
     """`cpu`, `cuda`, or None for what the machine has."""
 

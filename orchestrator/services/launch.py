@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
 from orchestrator.domain.spec import ExperimentSpec
-from orchestrator.engines.base import EngineError, WorkerSpec
+from orchestrator.engines.base import EngineError, SlotKind, WorkerSpec
 from orchestrator.protocol.assignment import Assignment, ServiceAddress
 from orchestrator.rules.plan import StartRun
 from orchestrator.services.context import Context, token_hash
@@ -154,6 +154,7 @@ def _assignment(
         resume_at_most=run.resume_at_most,
         cache_directory=str(context.home / "cache"),
         threads=_threads(context, run, spec),
+        processes=_processes(context, attempt),
         service=ServiceAddress(
             url=context.address(), token=token, address_file=str(context.home / "service.json")
         ),
@@ -167,6 +168,12 @@ def _threads(context: Context, run: RunRecord, spec: ExperimentSpec) -> int:
     """Equal for every run of an experiment, whatever is free: the thread count moves the loss."""
     cores = os.cpu_count() or 1
     return max(1, cores // len(context.engine.slots()) * spec.resources.slots)
+
+
+def _processes(context: Context, attempt: AttemptRecord) -> int:
+    """One for each GPU; CPU slots are threads of one process."""
+    gpus = {slot.id for slot in context.engine.slots() if slot.kind is SlotKind.GPU}
+    return max(1, len(gpus.intersection(attempt.slots)))
 
 
 def extend_leases(context: Context) -> None:

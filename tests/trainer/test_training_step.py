@@ -1,11 +1,12 @@
 """The step: AdamW as torch's, the balance loss's gradient, accumulation, NaN."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from trainer_rigs import evaluations, exit_record, make_assignment, tiny_config, work_here
+from trainer_rigs import evaluations, exit_record, make_assignment, series, tiny_config, work_here
 
 from orchestrator.protocol.exit import ExitCode
 from trainer.data import open_data
@@ -94,3 +95,97 @@ def test_steps_that_are_not_finite_are_skipped_until_it_diverges(tmp_path: Path,
     work_here(assignment, ExitCode.DIVERGED)
     assert "3 steps in a row" in exit_record(assignment.directory)["message"]
     assert evaluations(assignment.directory)[2].nan_events >= 1
+
+
+def test_gradient_checkpointing_changes_no_bit(cache: Path) -> None:
+    for kind in ("dense", "recurrent_shared_moe"):
+        plain, again = _training(cache, kind), _training(cache, kind, train={"gradient_checkpointing": True})
+        for step in range(3):
+            assert plain.step(step, detailed=False).loss == again.step(step, detailed=False).loss
+        for p, q in zip(plain.model.parameters(), again.model.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+def test_compiling_changes_the_losses_by_rounding_alone(cache: Path) -> None:
+    plain = _training(cache, model={"dropout": 0.0})
+    compiled = _training(cache, model={"dropout": 0.0}, train={"compile": True})
+    for step in range(3):
+        expected = plain.step(step, detailed=False)
+        assert compiled.step(step, detailed=False).loss == pytest.approx(expected.loss, abs=1e-5)
+
+
+def test_bf16_trains_near_fp32_with_fp32_weights(cache: Path) -> None:
+    full = _training(cache, "recurrent_shared_moe", model={"dropout": 0.0})
+    half = _training(cache, "recurrent_shared_moe", model={"dropout": 0.0}, train={"precision": "bf16"})
+    for step in range(5):
+        expected = full.step(step, detailed=False)
+        assert half.step(step, detailed=False).loss == pytest.approx(expected.loss, abs=0.05)
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+
+
+def test_the_z_loss_has_a_gradient_of_its_own(cache: Path) -> None:
+    off = _training(cache, "recurrent_shared_moe", moe={"aux_loss_coef": 0.0})
+    on = _training(cache, "recurrent_shared_moe", moe={"aux_loss_coef": 0.0, "z_loss_coef": 10.0})
+    assert off.step(0, detailed=False).z_loss == 0
+    for step in range(20):
+        result = on.step(step, detailed=False)
+    first = _training(cache, "recurrent_shared_moe", moe={"z_loss_coef": 1e-9}).step(0, detailed=False).z_loss
+    assert result.z_loss is not None
+    assert first is not None
+    assert first == pytest.approx(math.log(4) ** 2, rel=0.05)  # four experts, scores near 0
+    assert result.z_loss < first / 2
+
+
+def test_bias_balancing_moves_against_the_load(cache: Path) -> None:
+    training = _training(cache, "recurrent_shared_moe", moe={"aux_loss_coef": 0.0, "bias_update_rate": 0.01})
+    router = training.model.stack.block.ffn.router
+    training.step(0, detailed=False)
+    assert training.counts is not None
+    load = training.counts.sum(0).float()  # one router for both depths
+    expected = 0.01 * torch.sign(load.mean() - load)
+    torch.testing.assert_close(router.bias, expected)
+    assert "stack.block.ffn.router.bias" in training.model.state_dict()
+
+
+def test_a_detailed_step_measures_the_routing(cache: Path) -> None:
+    training = _training(cache, "recurrent_shared_moe")
+    assert training.step(0, detailed=False).details == {}
+    details = training.step(1, detailed=True).details
+    assert list(details) == ["token_entropy", "mean_entropy", "would_drop_share", "load_max", "depth_overlap"]
+    assert 0.9 < details["token_entropy"] <= details["mean_entropy"] <= 1.0001
+    assert 0.25 <= details["load_max"] <= 0.5
+    assert 0 <= details["would_drop_share"] < 1
+    assert 0 <= details["depth_overlap"] <= 1
+
+
+def test_capacity_counts_what_it_drops(cache: Path, tmp_path: Path) -> None:
+    config = tiny_config("recurrent_shared_moe", moe={"capacity_factor": 0.5})
+    assignment = make_assignment(tmp_path / "run", cache, config=config)
+    work_here(assignment)
+    routing = evaluations(assignment.directory)[20].routing
+    assert routing is not None
+    # Half of the even share fits at most; 10 steps of 32 tokens twice at 2 depths since the last evaluation.
+    assert 10 * 32 * 2 * 2 / 2 <= routing.dropped_tokens < 10 * 32 * 2 * 2
+
+
+def test_the_balance_loss_sees_the_whole_step(cache: Path) -> None:
+    """What is told is the loss of the whole batch, however many forward passes it took."""
+    whole = _training(cache, "recurrent_shared_moe", model={"dropout": 0.0}, train={"batch_size": 4})
+    parts = {"batch_size": 2, "accumulation": 2}
+    split = _training(cache, "recurrent_shared_moe", model={"dropout": 0.0}, train=parts)
+    own = _training(
+        cache, "recurrent_shared_moe", model={"dropout": 0.0}, train=parts, moe={"aux_batch": "forward"}
+    )
+    expected = whole.step(0, detailed=False)
+    assert split.step(0, detailed=False).aux_loss == pytest.approx(expected.aux_loss, abs=1e-6)
+    assert own.step(0, detailed=False).aux_loss != pytest.approx(expected.aux_loss, abs=1e-6)
+
+
+def test_target_losses_are_recorded_once(cache: Path, tmp_path: Path) -> None:
+    config = tiny_config(train={"target_losses": [5.0, 0.1]})
+    assignment = make_assignment(tmp_path / "run", cache, config=config)
+    work_here(assignment)
+    reached = series(assignment.directory, "seconds_to_loss/5")
+    assert len(reached) == 1
+    assert evaluations(assignment.directory)[next(iter(reached))].eval_loss <= 5.0
+    assert series(assignment.directory, "seconds_to_loss/0.1") == {}

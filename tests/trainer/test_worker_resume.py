@@ -3,6 +3,7 @@
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trainer_rigs import (
@@ -50,6 +51,50 @@ def test_a_restart_changes_no_bit(kind: str, tmp_path: Path, cache: Path) -> Non
         assert evaluation.model_dump(exclude=timing) == whole_evaluated[step].model_dump(exclude=timing)
     assert evaluations(second.directory)[120].wall_seconds > evaluations(first.directory)[100].wall_seconds
     assert reports(second.directory)[0].resumed_from_step == 100
+
+
+EVERYTHING = {
+    "z_loss_coef": 0.001,
+    "bias_update_rate": 0.01,
+    "capacity_factor": 1.0,
+    "aux_loss_coef_end": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups"),
+    [
+        ("dense", {}),
+        ("recurrent_indexed", {"model": {"depth_index": "norm"}}),
+        ("recurrent_indexed", {"model": {"depth_index": "ffn"}}),
+        ("recurrent_shared_moe", {"moe": EVERYTHING}),
+        ("recurrent_shared_moe", {"model": {"depth": "stacked"}, "moe": EVERYTHING}),
+        ("recurrent_shared_moe", {"train": {"experts": "grouped"}}),
+    ],
+)
+def test_any_split_with_accumulation_changes_no_bit(
+    kind: str, groups: dict[str, dict[str, Any]], tmp_path: Path, cache: Path
+) -> None:
+    config = tiny_config(kind, **groups)
+    config["train"] |= {"accumulation": 2, "gradient_checkpointing": True}
+    common = {"config": config, "horizon_step": 20, "eval_every": 5}
+    whole = make_assignment(tmp_path / "whole", cache, target_step=20, **common)
+    work_here(whole)
+    before: tuple[str, ...] = ()
+    losses: dict[int, float] = {}
+    for end in (3, 4, 13, 20):
+        part = make_assignment(tmp_path / str(end), cache, target_step=end, resume_from=before, **common)
+        work_here(part)
+        losses |= series(part.directory, "train_loss")
+        before = (part.directory, *before)
+    assert losses == series(whole.directory, "train_loss")
+    last, straight = evaluations(before[0])[20], evaluations(whole.directory)[20]
+    assert (last.eval_loss, last.grad_norm, last.aux_loss) == (
+        straight.eval_loss,
+        straight.grad_norm,
+        straight.aux_loss,
+    )
+    assert last.routing == straight.routing
 
 
 def test_sigterm_checkpoints_at_a_step_boundary_and_the_window_goes_on(tmp_path: Path, cache: Path) -> None:
