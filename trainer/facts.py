@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 from trainer.config import BYTES_VOCABULARY, Config, TokenizerConfig
+from trainer.parts import expert_parameters, parameters_by_part
 from trainer.sources import absolute_folder, absolute_source, source_problems, unused_fields
 
 PRESETS: dict[str, tuple[str, str, str]] = {
@@ -57,26 +58,9 @@ def validate(config: JsonObject, *, with_source: bool = True) -> Config:
 # --- formulas -------------------------------------------------------------------------------------
 
 
-def expert_parameters(config: Config) -> int:
-    """Weights and biases of one expert: `C -> F -> C`."""
-    return _two_matrices(config.model.n_embd, config.moe.d_ff) if config.moe else 0
-
-
 def parameters_total(config: Config) -> int:
     """Every trained number, shared ones counted once."""
-    m = config.model
-    c = m.n_embd
-    embeddings = config.vocab_size * c * (1 if m.tied else 2) + m.n_positions * c
-    attention = 4 * c * c + 4 * c
-    norm = 2 * c
-    if m.depth == "stacked":
-        return embeddings + norm + m.n_layer * (attention + 2 * norm + _ffn(config))
-    extra = (m.n_layer - 1) * {
-        "none": 0, "embedding": 0, "norm": 2 * norm, "router": _router(config), "ffn": _ffn(config)
-    }[m.depth_index or "none"]  # fmt: skip
-    if m.depth_index == "embedding":
-        extra = m.n_layer * c
-    return embeddings + norm + attention + 2 * norm + _ffn(config) + extra
+    return sum(parameters_by_part(config).values())
 
 
 def parameters_active(config: Config) -> int:
@@ -108,20 +92,6 @@ def attention_flops_per_token(config: Config) -> float:
 
 def _owns_ffn_per_layer(config: Config) -> bool:
     return config.model.depth == "stacked" or config.model.depth_index == "ffn"
-
-
-def _two_matrices(width: int, inner: int) -> int:
-    return 2 * width * inner + inner + width
-
-
-def _router(config: Config) -> int:
-    return config.model.n_embd * config.moe.num_experts if config.moe else 0
-
-
-def _ffn(config: Config) -> int:
-    if config.moe is None:
-        return _two_matrices(config.model.n_embd, config.n_inner)
-    return config.moe.num_experts * expert_parameters(config) + _router(config)
 
 
 # --- defaults that depend on other fields ------------------------------------------------------------
