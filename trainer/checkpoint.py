@@ -9,6 +9,7 @@ complete unless the disk has damaged it since; the manifest's hashes tell.
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -58,8 +59,8 @@ def write(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        save_file(_plain(model), building / "model.safetensors")
-        save_file(_plain(optimizer), building / "optimizer.safetensors")
+        _save(model, building / "model.safetensors")
+        _save(optimizer, building / "optimizer.safetensors")
         (building / "state.json").write_text(json.dumps(state))
         _write_manifest(building, step)
         if final.exists():  # of an attempt that was started twice in one directory
@@ -142,8 +143,16 @@ def prune(directory: Path, keep_steps: Iterable[int]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(plain, path)
+    except SafetensorError as error:
+        # A full disk comes as this library's own error, its number in the text alone.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _record(path: Path, step: int) -> CheckpointRecord:
