@@ -19,9 +19,6 @@ FILES = sorted((ROOT / "configs" / "trainer").glob("*.json"))
 def test_every_config_of_the_repository_is_valid(path: Path) -> None:
     facts = check(json.loads(path.read_text()))
     assert check(facts.config) == facts
-    if path.stem.startswith("recurrent_shared_moe_40e"):
-        assert facts.parameters_total == 137_050_112
-        assert facts.tokens_per_step == 32_768
 
 
 @pytest.mark.parametrize(
