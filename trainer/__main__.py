@@ -1,35 +1,20 @@
-"""`python -m trainer`: work for the service, or train, evaluate and describe without one."""
+"""`python -m trainer`: work for the service, or train, evaluate, export and describe without one."""
 
 import argparse
-import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
+from trainer.interrupt import Interrupt
+from trainer.problems import WorkerProblem
+from trainer.show import show
 
 log = logging.getLogger("trainer")
-
-
-class Interrupt:
-    """Called, says whether SIGTERM or SIGINT has come."""
-
-    def __init__(self) -> None:
-        self._come = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
-
-    def __call__(self) -> bool:
-        return self._come
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self._come = True
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except ConfigProblem as error:
         return _fail(ExitCode.CONFIG_ERROR, str(error))
+    except WorkerProblem as error:
+        return _fail(error.code, str(error))
     except BrokenPipeError:
         return ExitCode.CRASHED
 
@@ -47,12 +34,17 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
     work = commands.add_parser("work", help="train as a service's assignment says")
     work.add_argument("assignment", type=Path)
     work.set_defaults(run=_work)
+    _train_arguments(commands.add_parser("train", help="train without a service; resumes by itself"))
+    _evaluate_arguments(commands.add_parser("evaluate", help="the held-out loss of a checkpoint"))
+    _export_arguments(commands.add_parser("export", help="a folder that transformers loads"))
+    _describe_arguments(commands.add_parser("describe", help="parameters, FLOPs and memory of a config"))
+    return parser
 
-    train = commands.add_parser("train", help="train without a service; resumes by itself")
+
+def _train_arguments(train: argparse.ArgumentParser) -> None:
     _config_arguments(train)
     train.add_argument("--run-dir", type=Path, required=True, help="spool, exit file and checkpoints go here")
     train.add_argument("--to-step", type=_ordinal, required=True, metavar="N")
@@ -60,21 +52,31 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--eval-every", type=_ordinal, default=500, metavar="N")
     train.add_argument("--seed", type=int, help="0 when left out, or the run's own when it resumes")
     train.add_argument("--threads", type=_ordinal, metavar="N")
-    train.add_argument("--device", choices=("cpu", "cuda"))
+    _device_argument(train)
     _common_arguments(train)
     train.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="the held-out loss of a checkpoint")
-    evaluate.add_argument("--checkpoint", type=Path, required=True, metavar="D", help="a step-... folder")
+
+def _evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
+    _checkpoint_argument(evaluate)
     evaluate.add_argument("--max-tokens", type=_ordinal, metavar="N", help="predict at most so many tokens")
+    _device_argument(evaluate)
     _common_arguments(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    describe = commands.add_parser("describe", help="parameters, FLOPs and memory of a config")
+
+def _export_arguments(export: argparse.ArgumentParser) -> None:
+    _checkpoint_argument(export)
+    export.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new, or an earlier export")
+    _common_arguments(export)
+    export.set_defaults(run=_export)
+
+
+def _describe_arguments(describe: argparse.ArgumentParser) -> None:
     _config_arguments(describe)
-    describe.add_argument("--json", action="store_true")
+    describe.add_argument("--horizon", type=_ordinal, metavar="N", help="steps that schedules are sized to")
+    _json_argument(describe)
     describe.set_defaults(run=_describe)
-    return parser
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +86,21 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, default=default_cache(), help="tokenised text, shared by runs")
+    _json_argument(parser)
+
+
+def _json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one")
+
+
+def _checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="D", help="a step-... folder, or a run directory"
+    )
 
 
 def default_cache() -> Path:
@@ -121,49 +137,38 @@ def _become_team(processes: int, assignment: Path) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from trainer.standalone import make_assignment, result
-    from trainer.worker import work
+    from trainer.standalone import train
 
-    interrupted = Interrupt()
-    assignment = make_assignment(arguments)
-    record = work(assignment, interrupted)
+    record, result = train(arguments, Interrupt())
     if record.code not in (ExitCode.FINISHED, ExitCode.PREEMPTED):
         return _fail(ExitCode(record.code), record.message)
-    _say(result(assignment, record), arguments.json)
+    if result:
+        show(result, as_json=arguments.json)
     return record.code
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from trainer.problems import WorkerProblem
-    from trainer.standalone import evaluate_checkpoint
+    from trainer.evaluate_checkpoint import evaluate_checkpoint
 
-    try:
-        _say(evaluate_checkpoint(arguments.checkpoint, arguments.cache, arguments.max_tokens), arguments.json)
-    except WorkerProblem as error:
-        return _fail(error.code, str(error))
+    a = arguments
+    show(evaluate_checkpoint(a.checkpoint, a.cache, a.max_tokens, a.device), as_json=a.json)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from trainer.export import export
+
+    show(export(arguments.checkpoint, arguments.out, arguments.cache), as_json=arguments.json)
     return 0
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from trainer.standalone import describe, read_config
+    from trainer.describe import describe
+    from trainer.standalone import read_config
 
-    _say(describe(read_config(arguments.config, arguments.set)), arguments.json)
+    config = read_config(arguments.config, arguments.set)
+    show(describe(config, arguments.horizon), as_json=arguments.json)
     return 0
-
-
-def _say(result: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        text = json.dumps(result, indent=2)
-    else:
-        width = max(map(len, result))
-        text = "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in result.items())
-    sys.stdout.write(text + "\n")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4f}" if abs(value) < 1e6 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _fail(code: ExitCode, message: str) -> int:

@@ -77,7 +77,7 @@ class Attempt:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str] | None = None) -> "Attempt":
         """The attempt of the assignment file that the first argument names; SIGTERM and SIGINT are heeded."""
-        from trainer.__main__ import Interrupt
+        from trainer.interrupt import Interrupt
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         given = sys.argv[1:] if arguments is None else arguments

@@ -1,13 +1,13 @@
 """What an evaluation says beside the loss, from what the run has counted."""
 
 import resource
-from math import exp, inf
 
 import torch
 
 from orchestrator.protocol.report import Evaluation
 from trainer.facts import attention_flops_per_token, flops_per_token
 from trainer.health import routing_health
+from trainer.perplexity import perplexity
 from trainer.state import Progress
 from trainer.training import StepResult, Training
 
@@ -30,7 +30,7 @@ def evaluation(training: Training, progress: Progress, last: StepResult | None, 
         step=progress.step,
         tokens=progress.tokens,
         eval_loss=loss,
-        perplexity=exp(loss) if loss < 700 else inf,
+        perplexity=perplexity(loss),
         train_loss=w.mean_loss,
         learning_rate=last.learning_rate if last else 0.0,
         grad_norm=progress.grad_norm,

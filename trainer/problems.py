@@ -1,6 +1,7 @@
 """Why a worker ends before its work is done.
 
 WorkerProblem                 the message is for a person; `code` is the exit code
++-- Preempted                 12  SIGTERM or SIGINT, where there is no step to finish
 +-- ConfigMismatch            20  a checkpoint of another config or horizon
 +-- DataProblem               21  the text is missing, too small, or out of reach
 +-- CheckpointProblem         22  the run has checkpoints and none can be read
@@ -18,6 +19,12 @@ class WorkerProblem(Exception):
     """Ends the worker with `code`; the text says what happened and what to do."""
 
     code = ExitCode.CRASHED
+
+
+class Preempted(WorkerProblem):
+    """A signal came while there was no step to finish and nothing to save."""
+
+    code = ExitCode.PREEMPTED
 
 
 class ConfigMismatch(WorkerProblem):
@@ -56,7 +63,7 @@ def code_for(error: BaseException) -> ExitCode:
         return error.code
     if isinstance(error, ConfigProblem):
         return ExitCode.CONFIG_ERROR
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ExitCode.DISK_FULL
     if _out_of_memory(error):
         return ExitCode.OUT_OF_MEMORY

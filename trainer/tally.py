@@ -2,10 +2,11 @@
 
 import resource
 from dataclasses import asdict, dataclass
-from math import exp, inf, isfinite, nan
+from math import isfinite, nan
 from typing import Any
 
 from orchestrator.protocol.report import Evaluation
+from trainer.perplexity import perplexity
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Tally:
     def evaluate(self, eval_loss: float, tokens_per_step: int, measured: dict[str, Any]) -> Evaluation:
         """The evaluation at this step; `measured` goes before what is worked out."""
         worked_out = {
-            "perplexity": exp(eval_loss) if eval_loss < 700 else inf,
+            "perplexity": perplexity(eval_loss),
             "train_loss": self.loss_sum / self.loss_steps if self.loss_steps else nan,
             "learning_rate": self.learning_rate,
             "grad_norm": self.grad_norm,

@@ -12,6 +12,7 @@ from orchestrator.protocol.report import Identity, Phase
 from trainer.config import Config
 from trainer.ending import account, write_exit
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
+from trainer.interrupt import leaving_at_once
 from trainer.ranks import environment_rank, local_rank
 from trainer.reporter import Reporter
 
@@ -43,7 +44,7 @@ def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
 
 
 def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[], bool]) -> ExitRecord:
-    with _prepared(assignment) as training:
+    with _prepared(assignment, interrupted) as training:
         from trainer.loop import Loop
         from trainer.resume import resume
         from trainer.team import Order
@@ -56,7 +57,10 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
             identity=_identity(training.config, training),
             notes=tuple(notes),
         )
-        log.info("training from step %d to %d on %s", progress.step, assignment.target_step, training.device)
+        if progress.step < assignment.target_step:
+            log.info(
+                "training from step %d to %d on %s", progress.step, assignment.target_step, training.device
+            )
         record = Loop(assignment, training, progress, reporter, interrupted).run()
         training.team.say(Order.LEAVE)
         return record
@@ -66,7 +70,7 @@ def _follow(assignment: Assignment) -> ExitRecord:
     """A process beside the leader's: it trains its share until the leader leaves."""
     step = 0
     try:
-        with _prepared(assignment) as training:
+        with _prepared(assignment, lambda: False) as training:
             from trainer.resume import resume
             from trainer.team import Order
 
@@ -82,13 +86,14 @@ def _follow(assignment: Assignment) -> ExitRecord:
 
 
 @contextmanager
-def _prepared(assignment: Assignment) -> Iterator["Training"]:
+def _prepared(assignment: Assignment, interrupted: Callable[[], bool]) -> Iterator["Training"]:
     """The training before its first step, in its team."""
     config = validate(assignment.config, with_source=False)
 
     from trainer.data import open_data
 
-    data = open_data(config.data, config.sequence_length, Path(assignment.cache_directory))
+    with leaving_at_once(interrupted):
+        data = open_data(config.data, config.sequence_length, Path(assignment.cache_directory))
 
     import torch
 
