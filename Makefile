@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint format acceptance bench clean
+.PHONY: help install demo serve test lint format acceptance bench bench-trainer clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ acceptance: $(STAMP)  ## the protocol at its true size: 1,000 / 5,000 / 8,000 st
 
 bench: $(STAMP)  ## benchmarks of the service, as ratios
 	PYTHONPATH=tests/e2e $(BIN)/python -m benchmarks.run
+
+bench-trainer: $(STAMP)  ## benchmarks of the trainer: step, MoE, checkpoints, start-up, GPU where there is one
+	$(BIN)/python -m benchmarks.trainer.run
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) demo-output acceptance-output bench-output .pytest_cache .mypy_cache .ruff_cache
