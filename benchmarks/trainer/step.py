@@ -104,7 +104,8 @@ def _hugging_face(config: Config, ours: Training) -> Callable[[], None]:
     windows = [{"windows": torch.from_numpy(row)} for row in rows]
     arguments = TrainingArguments(
         output_dir=tempfile.mkdtemp(), max_steps=STEPS, per_device_train_batch_size=config.train.batch_size,
-        save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, log_level="error", use_cpu=True,
+        save_strategy="no", logging_strategy="no", report_to=[], disable_tqdm=True, use_cpu=True,
+        log_level="error",
         optim="adamw_torch_fused", remove_unused_columns=False,
     )  # fmt: skip
 
