@@ -1,14 +1,32 @@
 """Models against formulas, against transformers' GPT-2, and experts against their naive form."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 from trainer_rigs import tiny_config
 
 from trainer.facts import flops_per_token, parameters_total, validate
+from trainer.gpt2 import gpt2_config, gpt2_tensors
 from trainer.models.build import build
+from trainer.models.transformer import LanguageModel
+from trainer.parts import parameters_by_part
 
+PARTS = [
+    (r"tokens", "embeddings"),
+    (r"positions", "positions"),
+    (r"head", "head"),
+    (r"stack\.(depth_embedding|norms|routers|ffns)\b", "depth_index"),
+    (r"norm\.|.*\.norms\.", "norms"),
+    (r".*\.attention\.", "attention"),
+    (r".*\.ffn\.router\.", "router"),
+    (r".*\.ffn\.experts\.", "experts"),
+    (r".*\.ffn\.", "feed_forward"),
+]
+"""The first that fits a name says which part it belongs to."""
 MOE = {"num_experts": 40, "top_k": 2, "d_ff": 2048}
 
 
@@ -42,6 +60,16 @@ def test_parameter_counts_by_formula_and_by_torch(
         built = build(config)
     assert parameters_total(config) == total
     assert sum(p.numel() for p in built.parameters()) == total
+    assert parameters_by_part(config) == parts_of(built, parameters_by_part(config))
+
+
+def parts_of(model: LanguageModel, parts: dict[str, int]) -> dict[str, int]:
+    """The same counted over torch's parameters by their names."""
+    counts = dict.fromkeys(parts, 0)
+    for name, parameter in model.named_parameters():
+        (part,) = [part for pattern, part in PARTS if re.match(pattern, name)][:1]
+        counts[part] += parameter.numel()
+    return counts
 
 
 def test_the_half_shape_costs_1_40_times_the_dense_half() -> None:
@@ -51,30 +79,36 @@ def test_the_half_shape_costs_1_40_times_the_dense_half() -> None:
     assert ratio == pytest.approx(1.40, abs=0.005)
 
 
-def test_the_dense_model_is_gpt2() -> None:
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_dense_model_is_gpt2_in_logits_and_gradients(tied: bool) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = validate(tiny_config(model={"tied": True, "dropout": 0.0}))
+    config = validate(tiny_config(model={"tied": tied, "dropout": 0.0, "n_inner": 24, "norm_eps": 1e-4}))
     torch.manual_seed(0)
-    ours = build(config).eval()
-    theirs = GPT2LMHeadModel(
-        GPT2Config(vocab_size=256, n_positions=16, n_embd=16, n_layer=2, n_head=2, n_inner=64)
-    ).eval()
-    names = {
-        "norms.attention": "ln_1", "norms.ffn": "ln_2", "attention.qkv": "attn.c_attn",
-        "attention.out": "attn.c_proj", "ffn.up": "mlp.c_fc", "ffn.down": "mlp.c_proj",
-    }  # fmt: skip
-    weights = {"wte.weight": ours.tokens.weight, "wpe.weight": ours.positions.weight}
-    weights |= {"ln_f.weight": ours.norm.weight, "ln_f.bias": ours.norm.bias}
-    for name, tensor in ours.stack.state_dict().items():
-        _, layer, *rest = name.split(".")
-        module, kind = ".".join(rest[:-1]), rest[-1]
-        conv1d = kind == "weight" and "norms" not in module  # GPT-2 stores these transposed
-        weights[f"h.{layer}.{names[module]}.{kind}"] = tensor.T if conv1d else tensor
+    ours = build(config)
+    theirs = GPT2LMHeadModel(GPT2Config(**gpt2_config(config))).train()
     with torch.no_grad():
-        theirs.transformer.load_state_dict(weights)
-        ids = torch.randint(256, (3, 16))
-        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=1e-5, atol=1e-6)
+        for parameter in ours.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)  # biases and norms too
+    absent = theirs.load_state_dict(gpt2_tensors(ours.state_dict()), strict=False)
+    assert (absent.missing_keys, absent.unexpected_keys) == (["lm_head.weight"] if tied else [], [])
+    ids = torch.randint(256, (3, 16))
+
+    logits = ours(ids).logits
+    functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    output = theirs(ids, labels=ids)
+    output.loss.backward()
+
+    torch.testing.assert_close(logits, output.logits, rtol=1e-5, atol=2e-6)
+    gradients = gpt2_tensors({name: gradient_of(p) for name, p in ours.named_parameters()})
+    expected = {name: gradient_of(p) for name, p in theirs.named_parameters()}
+    assert gradients.keys() == expected.keys()
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def test_positions_and_depths_see_the_past_alone() -> None:
