@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from trainer.problems import Preempted
@@ -21,10 +21,12 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """In here a signal raises `Preempted`, once, so that what cleans up is not interrupted too."""
+        """In here a signal raises, once, so that what cleans up is not interrupted too: `Preempted`."""
         self._at_once = True
         try:
             yield
+        except _Leave:
+            raise Preempted("a signal asked it to leave before the first step") from None
         finally:
             self._at_once = False
 
@@ -32,19 +34,15 @@ class Interrupt:
         self._come = True
         if self._at_once:
             self._at_once = False
-            raise Preempted(_WORDS)
+            raise _Leave
+
+
+class _Leave(BaseException):
+    """No `Exception`: logging and libraries swallow those, and would wait on."""
 
 
 @contextmanager
 def leaving_at_once(interrupted: Callable[[], bool]) -> Iterator[None]:
     """For work without step boundaries: a signal that `interrupted` hears raises `Preempted` in here."""
-    if not isinstance(interrupted, Interrupt):
+    with interrupted.at_once() if isinstance(interrupted, Interrupt) else nullcontext():
         yield
-        return
-    with interrupted.at_once():
-        yield
-    if interrupted():  # a library has swallowed the exception
-        raise Preempted(_WORDS)
-
-
-_WORDS = "a signal asked it to leave before the first step"

@@ -1,13 +1,21 @@
 """The commands as a person types them."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trainer_rigs import evaluations, exit_record, finish, make_assignment, start, tiny_config, work_here
 
 from orchestrator.protocol.exit import ExitCode
 from trainer.__main__ import main
+from trainer.config import DataConfig
+from trainer.data import cache_key
+from trainer.facts import check
+from trainer.only_one import LOCK, only_one
+from trainer.sources import locate
 
 
 @pytest.fixture
@@ -53,15 +61,63 @@ def test_another_horizon_is_refused(config_file: Path, tmp_path: Path, cache: Pa
     assert main([*arguments, "--to-step", "3"]) == 0
     assert main([*arguments, "--to-step", "5", "--horizon", "5"]) == ExitCode.CONFIG_ERROR
     assert "horizon_step 3" in exit_record(tmp_path / "run")["message"]
+    assert main([*arguments, "--to-step", "4"]) == 0  # the refused horizon is not remembered
 
 
-def test_describe(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["describe", "--config", str(config_file), "--json", "--set", "moe.top_k=1"]) == 0
-    described = json.loads(capsys.readouterr().out)
-    assert described["tokens_per_step"] == 32
-    assert described["parameters_active"] < described["parameters_total"]
-    assert main(["describe", "--config", str(config_file)]) == 0
-    assert "parameters_total" in capsys.readouterr().out
+def test_a_run_past_its_target_is_left_as_it_is(
+    config_file: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--config", str(config_file), "--run-dir", str(run), "--cache", str(cache)]
+    assert main([*arguments, "--to-step", "4"]) == 0
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+    assert main([*arguments, "--to-step", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["status"]) == (
+        4, "already at step 4, past --to-step 2: nothing was trained"
+    )  # fmt: skip
+    assert before == {path: path.read_bytes() for path in (run / "checkpoints").rglob("*") if path.is_file()}
+
+
+def test_one_process_at_a_time_in_a_run_directory(
+    config_file: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "--config", str(config_file), "--run-dir", str(run), "--cache", str(cache)]
+    with only_one(run):
+        assert main([*arguments, "--to-step", "2"]) == ExitCode.CONFIG_ERROR
+        assert [path.name for path in run.iterdir()] == [LOCK]
+    err = capsys.readouterr().err
+    assert "--run-dir" in err
+    assert str(os.getpid()) in err
+    assert main([*arguments, "--to-step", "2"]) == 0
+
+
+def test_sigterm_while_the_text_is_prepared(config_file: Path, tmp_path: Path) -> None:
+    """The token cache is locked, as by another worker that prepares it: this one waits for it."""
+    config = json.loads(config_file.read_text())
+    cache = tmp_path / "cache"
+    data = check(config).config["data"]
+    folder = key_folder(data, cache)
+    folder.parent.mkdir(parents=True)
+    with folder.with_name(folder.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        arguments = ["--config", str(config_file), "--run-dir", str(tmp_path / "run"), "--to-step", "2"]
+        process = start("train", *arguments, "--cache", str(cache))
+        assert process.stderr is not None
+        while "waiting for it" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        finish(process, ExitCode.PREEMPTED)
+    assert exit_record(tmp_path / "run")["code"] == ExitCode.PREEMPTED
+    assert "before the first step" in exit_record(tmp_path / "run")["message"]
+
+
+def key_folder(data: Any, cache: Path) -> Path:
+    """Where the tokens of `data` would be."""
+    config = DataConfig.model_validate(data)
+    return cache / "tokens" / cache_key(config, locate(config), cache)
 
 
 @pytest.mark.parametrize(
