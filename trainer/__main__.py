@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
+from trainer.cache import default_cache
 from trainer.interrupt import Interrupt
 from trainer.problems import WorkerProblem
 from trainer.show import show
@@ -101,11 +102,6 @@ def _checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="D", help="a step-... folder, or a run directory"
     )
-
-
-def default_cache() -> Path:
-    """`ASSAY_CACHE`, or a folder under the user's cache."""
-    return Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay")
 
 
 def _ordinal(text: str) -> int:
