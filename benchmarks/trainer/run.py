@@ -8,6 +8,7 @@ ALL = {
     "startup": saving.to_the_first_step,
     "step": step.against_a_bare_loop,
     "metrics": step.with_and_without_metrics,
+    "compile": step.compiled,
     "checkpoint": saving.stall,
     "moe": moe.layer_and_stack,
     "gpu": gpu.half_shape,

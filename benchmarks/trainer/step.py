@@ -5,7 +5,7 @@ In processor time of one thread: what other work on the machine takes is left ou
 
 import tempfile
 from collections.abc import Callable, Iterator
-from time import process_time
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -57,6 +57,18 @@ def with_and_without_metrics() -> Iterator[tuple[str, str]]:
 
         seconds = in_turn({"on": measured, "off": plain}, 2 * TURNS, clock=process_time)
         yield f"{name}: metrics on / off (limit 1.02)", ratio(seconds, "on", "off")
+
+
+def compiled() -> Iterator[tuple[str, str]]:
+    """What compiling the tiny dense model gains on this CPU, and what it costs first."""
+    single_thread()
+    plain, fast = training(tiny(CONFIG)), training(tiny(CONFIG, "train.compile=true"))
+    began = perf_counter()
+    fast.step(0, detailed=False)
+    fast.step(1, detailed=False)
+    yield "compiling the tiny dense model", f"{perf_counter() - began:.1f} s"
+    seconds = in_turn({"compiled": _assay(fast), "plain": _assay(plain)}, TURNS, clock=process_time)
+    yield "compiled step / plain step", ratio(seconds, "compiled", "plain")
 
 
 def _record(result: Any) -> list[tuple[str, float]]:
