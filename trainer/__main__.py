@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
-from trainer.cache import default_cache
-from trainer.interrupt import Interrupt
+from trainer.commands.show import show
+from trainer.contract.interrupt import Interrupt
 from trainer.problems import WorkerProblem
-from trainer.show import show
+from trainer.text.cache import default_cache
 
 log = logging.getLogger("trainer")
 
@@ -133,7 +133,7 @@ def _become_team(processes: int, assignment: Path) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from trainer.standalone import train
+    from trainer.commands.standalone import train
 
     record, result = train(arguments, Interrupt())
     if record.code not in (ExitCode.FINISHED, ExitCode.PREEMPTED):
@@ -144,7 +144,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from trainer.evaluate_checkpoint import evaluate_checkpoint
+    from trainer.commands.evaluate_checkpoint import evaluate_checkpoint
 
     a = arguments
     show(evaluate_checkpoint(a.checkpoint, a.cache, a.max_tokens, a.device), as_json=a.json)
@@ -152,15 +152,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from trainer.export import export
+    from trainer.export.folder import export
 
     show(export(arguments.checkpoint, arguments.out, arguments.cache), as_json=arguments.json)
     return 0
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from trainer.describe import describe
-    from trainer.standalone import read_config
+    from trainer.commands.describe import describe
+    from trainer.commands.standalone import read_config
 
     config = read_config(arguments.config, arguments.set)
     show(describe(config, arguments.horizon), as_json=arguments.json)

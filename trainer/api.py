@@ -9,11 +9,11 @@ print(held_out_loss(training))
 from pathlib import Path
 
 from orchestrator.protocol.wire import JsonObject
-from trainer.cache import default_cache
 from trainer.data import open_data
 from trainer.devices import find_device
 from trainer.evaluate import evaluation_loss
 from trainer.facts import validate
+from trainer.text.cache import default_cache
 from trainer.training import Training
 
 

@@ -30,11 +30,11 @@ from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.kind import ConfigFacts
 from orchestrator.protocol.report import Identity, Phase, Point
 from orchestrator.protocol.wire import JsonObject
-from trainer import folders, kept
-from trainer.dialogue import Dialogue, Ending
-from trainer.ending import account, write_exit
+from trainer.contract import folders, kept
+from trainer.contract.dialogue import Dialogue, Ending
+from trainer.contract.ending import account, write_exit
+from trainer.contract.tally import Tally
 from trainer.problems import Diverged, WorkerProblem
-from trainer.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Attempt:
     @classmethod
     def from_arguments(cls, arguments: Sequence[str] | None = None) -> "Attempt":
         """The attempt of the assignment file that the first argument names; SIGTERM and SIGINT are heeded."""
-        from trainer.interrupt import Interrupt
+        from trainer.contract.interrupt import Interrupt
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         given = sys.argv[1:] if arguments is None else arguments

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from trainer.config import DataConfig
 from trainer.problems import DataProblem
-from trainer.sources import META, Source, locate
-from trainer.vocabulary import vocabulary_fingerprint
+from trainer.text.sources import META, Source, locate
+from trainer.text.vocabulary import vocabulary_fingerprint
 
 FORMAT = 2  # of the cache; another number is another key
 Tokens = npt.NDArray[np.unsignedinteger]
@@ -74,7 +74,7 @@ def open_data(config: DataConfig, length: int, cache: Path) -> TokenData:
     except PermissionError as error:
         raise DataProblem(f"data: '{error.filename}' may not be read: change its permissions") from error
     if not is_whole(folder):
-        from trainer.prepare import prepare  # imports what reads and tokenises: seconds
+        from trainer.text.prepare import prepare  # imports what reads and tokenises: seconds
 
         prepare(config, source, folder, is_whole)
     data = _open(folder, config.evaluation_tokens)

@@ -13,7 +13,7 @@ from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 from trainer.config import BYTES_VOCABULARY, Config, TokenizerConfig
 from trainer.parts import expert_parameters, parameters_by_part
-from trainer.sources import absolute_folder, absolute_source, source_problems, unused_fields
+from trainer.text.sources import absolute_folder, absolute_source, source_problems, unused_fields
 
 PRESETS: dict[str, tuple[str, str, str]] = {
     # kind: depth, depth_index, ffn

@@ -10,10 +10,10 @@ from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Directive, DirectiveKind, Evaluation, Phase, Point
 from trainer import checkpoint
+from trainer.contract.reporter import Reporter
 from trainer.evaluate import evaluation_loss
 from trainer.measure import evaluation, newly_reached
 from trainer.problems import Diverged, StaleEpoch
-from trainer.reporter import Reporter
 from trainer.resume import snapshot
 from trainer.saver import Saver
 from trainer.state import Progress, Window

@@ -1,6 +1,5 @@
 """One run's model, optimizer and data, and the step that moves them."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import cast
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from trainer.config import Config
 from trainer.data import TokenData
+from trainer.devices import precision
 from trainer.models.balance import Measured, StepBalance, move_biases
 from trainer.models.build import build
 from trainer.models.moe import Routing
@@ -62,6 +62,8 @@ class Training:
         self.model = build(config).to(self.device)
         self.model.train()
         self.optimizer = AdamW(self.model, config.optimizer)
+        self.precision = precision(config.train, self.device)
+        """Makes what a forward pass runs under: autocast to bf16, or nothing."""
         self.passes, self.rows = micro_batches(config.train, self.team.size)
         self._forward_model = (
             cast(nn.Module, torch.compile(self.model)) if config.train.compile else self.model
@@ -84,13 +86,6 @@ class Training:
             torch.autograd.backward((cross_entropy + extra) / self.passes)
             loss += cross_entropy.detach() / self.passes
         return self._update(step, loss, balance.measured() if balance else None, coef, routings, detailed)
-
-    def precision(self) -> AbstractContextManager[object]:
-        """What a forward pass runs under: autocast to bf16, or nothing."""
-        wanted = self.config.train.precision
-        if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda"):
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
 
     def _seed(self, step: int) -> None:
         # Dropout is a function of seed, step and process, so no generator's state has to be kept.

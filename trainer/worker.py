@@ -10,11 +10,11 @@ from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Identity, Phase
 from trainer.config import Config
-from trainer.ending import account, write_exit
+from trainer.contract.ending import account, write_exit
+from trainer.contract.interrupt import leaving_at_once
+from trainer.contract.reporter import Reporter
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
-from trainer.interrupt import leaving_at_once
 from trainer.ranks import environment_rank, local_rank
-from trainer.reporter import Reporter
 
 if TYPE_CHECKING:
     from trainer.training import Training

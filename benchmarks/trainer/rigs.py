@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.commands.standalone import read_config
 from trainer.config import Config
 from trainer.data import TokenData, open_data
 from trainer.facts import validate
-from trainer.standalone import read_config
 from trainer.training import Training
 
 ROOT = Path(__file__).parents[2]

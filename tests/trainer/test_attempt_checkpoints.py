@@ -12,7 +12,8 @@ from trainer_rigs import exit_record, reports
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
-from trainer import checkpoint, folders
+from trainer import checkpoint
+from trainer.contract import folders
 from trainer.kind import parsed
 
 

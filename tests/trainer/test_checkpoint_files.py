@@ -8,8 +8,8 @@ import torch
 
 from orchestrator.protocol.report import Phase, Report
 from trainer import checkpoint
+from trainer.contract.spool import Spool
 from trainer.problems import CheckpointProblem, DataProblem, code_for
-from trainer.spool import Spool
 
 FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
 

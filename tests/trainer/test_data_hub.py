@@ -18,7 +18,7 @@ from trainer.config import DataConfig
 from trainer.data import open_data
 from trainer.facts import check
 from trainer.problems import DataProblem
-from trainer.vocabulary import vocabulary_files
+from trainer.text.vocabulary import vocabulary_files
 
 TRAIN = [f"Line {n} says that {n * n} is the square of {n}." for n in range(2000)]
 VALIDATION = [f"Line {n} asks for the square of {n}." for n in range(200)]
@@ -27,7 +27,7 @@ import json, sys, time
 from pathlib import Path
 from trainer.config import DataConfig; from trainer.data import open_data
 from trainer.problems import DataProblem
-import datasets, huggingface_hub; from trainer.hub import gpt2_files
+import datasets, huggingface_hub; from trainer.text.hub import gpt2_files
 def said(what):
     start = time.monotonic()
     try: answer = what()

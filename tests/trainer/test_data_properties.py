@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.corpus import Corpus, partition
 from trainer.data import TokenData
+from trainer.text.corpus import Corpus, partition
 
 SEEDS = st.integers(0, 2**63 - 1)
 STEPS = st.integers(0, 2**40)

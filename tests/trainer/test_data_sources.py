@@ -14,8 +14,8 @@ from orchestrator.protocol.kind import ConfigProblem
 from trainer.config import DataConfig
 from trainer.data import open_data
 from trainer.facts import check
-from trainer.fingerprints import file_hash, folder_hash
 from trainer.problems import DataProblem
+from trainer.text.fingerprints import file_hash, folder_hash
 
 ROWS = [f"Line {n} says that {n * n} is the square of {n}, né 数." for n in range(1500)]
 

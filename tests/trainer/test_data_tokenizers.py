@@ -16,9 +16,9 @@ from trainer.config import DataConfig, TokenizerConfig
 from trainer.data import open_data
 from trainer.facts import check
 from trainer.problems import DataProblem
-from trainer.sources import locate, pydoc_documents
-from trainer.tokenizer import END_OF_TEXT, Tokenizer, make_tokenizer
-from trainer.vocabulary import vocabulary_files, vocabulary_fingerprint
+from trainer.text.sources import locate, pydoc_documents
+from trainer.text.tokenizer import END_OF_TEXT, Tokenizer, make_tokenizer
+from trainer.text.vocabulary import vocabulary_files, vocabulary_fingerprint
 
 HARD = [
     f"One{END_OF_TEXT}two {END_OF_TEXT}\n",

@@ -10,7 +10,7 @@ import pytest
 from trainer_rigs import ROOT, tiny_config
 
 from trainer.__main__ import main
-from trainer.describe import describe
+from trainer.commands.describe import describe
 from trainer.facts import flops_per_token, validate
 
 

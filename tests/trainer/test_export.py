@@ -18,10 +18,10 @@ from trainer_rigs import tiny_config
 
 from trainer.config import Config
 from trainer.data import open_data
-from trainer.export import export
+from trainer.export.folder import export
 from trainer.facts import validate
 from trainer.models.transformer import LanguageModel
-from trainer.tokenizer import Bytes, Vocabulary
+from trainer.text.tokenizer import Bytes, Vocabulary
 
 TEXT = "If x is a list,\n\n  x[0] -- née “élan” 💡\t3.14 <|endoftext|>it's done.  \n"
 MOE = {"num_experts": 4, "top_k": 2, "d_ff": 16}

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from trainer_rigs import tiny_config
 
+from trainer.export.gpt2 import gpt2_config, gpt2_tensors
 from trainer.facts import flops_per_token, parameters_total, validate
-from trainer.gpt2 import gpt2_config, gpt2_tensors
 from trainer.models.build import build
 from trainer.models.transformer import LanguageModel
 from trainer.parts import parameters_by_part

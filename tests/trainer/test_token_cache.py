@@ -15,11 +15,11 @@ import pytest
 from trainer_rigs import ROOT, TIMEOUT
 
 from trainer.config import DataConfig, TokenizerConfig
-from trainer.corpus import write_corpus
 from trainer.data import open_data
-from trainer.documents import Texts
 from trainer.problems import DataProblem
-from trainer.progress import progress
+from trainer.text.corpus import write_corpus
+from trainer.text.documents import Texts
+from trainer.text.progress import progress
 
 OPEN = (
     "import logging, sys; logging.basicConfig(level='INFO'); from pathlib import Path; "

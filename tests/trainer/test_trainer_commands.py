@@ -12,10 +12,10 @@ from trainer_rigs import evaluations, exit_record, finish, make_assignment, star
 from orchestrator.protocol.exit import ExitCode
 from trainer.__main__ import main
 from trainer.config import DataConfig
+from trainer.contract.only_one import LOCK, only_one
 from trainer.data import cache_key
 from trainer.facts import check
-from trainer.only_one import LOCK, only_one
-from trainer.sources import locate
+from trainer.text.sources import locate
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
+from trainer.commands.saved import load_model, open_checkpoint
 from trainer.data import open_data
 from trainer.devices import find_device, precision
 from trainer.evaluate import evaluation_loss
 from trainer.perplexity import perplexity
-from trainer.saved import load_model, open_checkpoint
 
 
 def evaluate_checkpoint(

@@ -1,12 +1,12 @@
 """What a config amounts to, by formula. Imports no tensor library: the answer comes at once."""
 
 from orchestrator.protocol.wire import JsonObject
-from trainer.advice import advice
+from trainer.commands.advice import advice
+from trainer.commands.show import number
 from trainer.config import Config, ScheduleConfig
 from trainer.facts import attention_flops_per_token, check
 from trainer.parts import parameters_by_part
 from trainer.schedules import aux_coefficient, learning_rate, warmup_steps
-from trainer.show import number
 
 BYTES_PER_TRAINED_NUMBER = 16  # weight, gradient and two moments in fp32
 BACKWARD = 3  # forward and backward cost so many forward passes

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-ENTRY = "trainer.exported.modeling_assay"
-REPLACED = {"trainer.config": "trainer.exported.config"}
+ROOT = Path(__file__).parents[2]
+ENTRY = "trainer.export.exported.modeling_assay"
+REPLACED = {"trainer.config": "trainer.export.exported.config"}
 """The trainer's config checks what people write; an exported model reads settings that were checked."""
 _IMPORT = re.compile(r"^(\s*)from (trainer(?:\.\w+)+) import", re.MULTILINE)
 

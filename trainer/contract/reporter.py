@@ -14,8 +14,8 @@ from typing import Any
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitRecord
 from orchestrator.protocol.report import Answer, Directive, Heartbeat, Phase, Report
-from trainer.http import Response, ServiceConnection, Unreachable
-from trainer.spool import Spool
+from trainer.contract.http import Response, ServiceConnection, Unreachable
+from trainer.contract.spool import Spool
 
 log = logging.getLogger(__name__)
 

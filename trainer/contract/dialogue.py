@@ -13,8 +13,8 @@ from orchestrator.protocol.report import (
     Phase,
     Point,
 )
+from trainer.contract.reporter import Reporter
 from trainer.problems import StaleEpoch
-from trainer.reporter import Reporter
 
 POINTS_EVERY_SECONDS = 1.0
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.problems import DataProblem
-from trainer.sources import Source, pydoc_documents
+from trainer.text.sources import Source, pydoc_documents
 
 ROWS = 1000  # of a Parquet file, read at once
 
@@ -30,7 +30,7 @@ def open_texts(source: Source, field: str, scratch: Path) -> Texts:
     if source.name == "pydoc":
         return Texts(pydoc_documents())
     if source.dataset is not None:
-        from trainer.hub import open_dataset  # imports datasets: seconds
+        from trainer.text.hub import open_dataset  # imports datasets: seconds
 
         return open_dataset(source, field, scratch)
     assert source.path is not None, "a source is named, a dataset or a file"  # noqa: S101 - narrows the type

@@ -8,8 +8,8 @@ from torch.nn import functional
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from trainer.exported.config import Settings
-from trainer.exported.configuration_assay import AssayConfig
+from trainer.export.exported.config import Settings
+from trainer.export.exported.configuration_assay import AssayConfig
 from trainer.models.build import build
 
 IGNORED = -100

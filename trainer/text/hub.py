@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.documents import Texts, no_column, text_of
 from trainer.problems import DataProblem
-from trainer.sources import Source
-from trainer.vocabulary import GPT2_FILES, GPT2_REPOSITORY
+from trainer.text.documents import Texts, no_column, text_of
+from trainer.text.sources import Source
+from trainer.text.vocabulary import GPT2_FILES, GPT2_REPOSITORY
 
 LOOK_SECONDS = 4.0
 ROWS = 1000

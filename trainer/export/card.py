@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from trainer.commands.show import number
 from trainer.config import Config
 from trainer.facts import parameters_active, parameters_total
-from trainer.show import number
 
 CARD = """---
 library_name: transformers

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from trainer.config import BYTES_VOCABULARY, Config
 from trainer.data import open_data
 from trainer.problems import DataProblem
-from trainer.sources import META
-from trainer.tokenizer import END_OF_TEXT, Bytes, make_tokenizer
+from trainer.text.sources import META
+from trainer.text.tokenizer import END_OF_TEXT, Bytes, make_tokenizer
 
 
 def tokenizer_files(config: Config, name: str, cache: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from trainer.config import TokenizerConfig
 from trainer.problems import DataProblem
-from trainer.vocabulary import vocabulary_files, vocabulary_problem
+from trainer.text.vocabulary import vocabulary_files, vocabulary_problem
 
 GPT2_SIZE = 50_257
 END_OF_TEXT = "<|endoftext|>"
@@ -112,7 +112,7 @@ def _gpt2_vocabulary(config: TokenizerConfig) -> tuple[dict[str, int], list[tupl
     if not files and config.path is not None:
         raise DataProblem(f"data.tokenizer.path: {vocabulary_problem(config)}")
     if not files:
-        from trainer.hub import gpt2_files
+        from trainer.text.hub import gpt2_files
 
         files = gpt2_files()
     try:

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.config import DataConfig
-from trainer.corpus import Corpus, write_corpus
-from trainer.documents import open_texts
-from trainer.progress import progress
-from trainer.sources import META, Source
-from trainer.tokenizer import Tokenizer, make_tokenizer
+from trainer.text.corpus import Corpus, write_corpus
+from trainer.text.documents import open_texts
+from trainer.text.progress import progress
+from trainer.text.sources import META, Source
+from trainer.text.tokenizer import Tokenizer, make_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 
 from orchestrator.protocol.exit import ExitCode
 from trainer.checkpoint import Saved
+from trainer.commands.saved import evaluated, load_model, open_checkpoint
 from trainer.config import Config
-from trainer.export_card import model_card
-from trainer.export_sources import model_sources
-from trainer.export_tokenizer import tokenizer_files
+from trainer.export.card import model_card
+from trainer.export.gpt2 import gpt2_config, gpt2_tensors, is_gpt2
+from trainer.export.sources import model_sources
+from trainer.export.tokenizer import tokenizer_files
 from trainer.facts import parameters_total
-from trainer.gpt2 import gpt2_config, gpt2_tensors, is_gpt2
 from trainer.models.transformer import LanguageModel
 from trainer.problems import WorkerProblem
-from trainer.saved import evaluated, load_model, open_checkpoint
 
 RECORD = "export.json"
 """Marks an export, and names its files: one that holds nothing else may be replaced."""

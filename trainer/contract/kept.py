@@ -7,8 +7,8 @@ from pathlib import Path
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.kind import ConfigProblem
 from orchestrator.protocol.report import Identity
+from trainer.contract.tally import Tally
 from trainer.problems import CheckpointProblem, ConfigMismatch
-from trainer.tally import Tally
 
 FILE = "attempt.json"
 

@@ -11,8 +11,8 @@ from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.kind import ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 from trainer.config import Config
+from trainer.contract.only_one import only_one
 from trainer.facts import check
-from trainer.only_one import only_one
 from trainer.ranks import environment_rank
 
 FILE = "assignment.json"

@@ -1,1 +1,0 @@
-"""What `trainer.export` puts beside the model's sources: transformers loads them without this project."""
