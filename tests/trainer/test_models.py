@@ -122,3 +122,16 @@ def test_positions_and_depths_see_the_past_alone() -> None:
     assert len(before.routings) == 2
     torch.testing.assert_close(before.logits[:, :10], after.logits[:, :10])
     assert not torch.allclose(before.logits[:, 10:], after.logits[:, 10:])
+
+
+def test_a_dense_and_an_moe_model_share_everything_but_the_feed_forward() -> None:
+    def rest(kind: str, moe: dict[str, Any] | None, **model: Any) -> dict[str, torch.Size]:
+        with torch.device("meta"):
+            built = build(_half(kind, moe, **model))
+        kept = ((n, p) for n, p in built.named_parameters() if "norms" in n or ".ffn." not in n)
+        return {name: p.shape for name, p in kept}
+
+    dense = rest("recurrent_indexed", None, ffn="dense", n_inner=2048)
+    assert dense == rest("recurrent_indexed", MOE)
+    assert rest("dense", None, n_inner=2048) == rest("dense", MOE, ffn="moe")
+    assert len(dense) == 3 + 2 + 4 + 4 + 1  # embeddings and head, norm; attention, norms, depth
