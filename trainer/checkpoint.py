@@ -135,6 +135,12 @@ def records(directories: Iterable[Path], step: int) -> tuple[CheckpointRecord, .
     return ()
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a writer that was killed left; the directory has one writer at a time."""
+    for path in (directory / FOLDER).glob(f".{PREFIX}*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def prune(directory: Path, keep_steps: Iterable[int]) -> None:
     """Removes all but the newest `KEPT` and those at `keep_steps` from the attempt's own directory."""
     kept = set(keep_steps)

@@ -150,6 +150,21 @@ def _model_problems(config: Config) -> Problems:
     return problems
 
 
+def _grouped_problems(config: Config) -> Problems:
+    """What torch's grouped product cannot do."""
+    moe, train = config.moe, config.train
+    if moe is None or train.experts != "grouped":
+        return []
+    problems = [
+        (name, f"experts 'grouped' needs a multiple of 8, not {size}: change it, or train.experts")
+        for name, size in (("model.n_embd", config.model.n_embd), ("moe.d_ff", moe.d_ff))
+        if size % 8
+    ]
+    if train.compile and train.precision == "fp32":
+        problems.append(("train.compile", "experts 'grouped' compile in bf16 alone: set train.precision"))
+    return problems
+
+
 def _moe_problems(config: Config) -> Problems:
     moe = config.moe
     if moe is None:
@@ -159,6 +174,7 @@ def _moe_problems(config: Config) -> Problems:
     problems = []
     if config.model.ffn == "dense":
         problems.append(("moe", "the model is dense and has no experts: remove `moe`, or set it to null"))
+    problems += _grouped_problems(config)
     if moe.top_k > moe.num_experts:
         problems.append(
             (

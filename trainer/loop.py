@@ -8,7 +8,7 @@ from time import perf_counter
 
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
-from orchestrator.protocol.report import Directive, DirectiveKind, Evaluation, Phase, Point
+from orchestrator.protocol.report import CheckpointRecord, Directive, DirectiveKind, Evaluation, Phase, Point
 from trainer import checkpoint
 from trainer.contract.reporter import Reporter
 from trainer.evaluate import evaluation_loss
@@ -45,8 +45,8 @@ class Loop:
         self._saver = Saver(
             Path(assignment.directory), {*assignment.gate_steps, assignment.target_step, progress.step}
         )
-        self._evaluated: tuple[Evaluation, tuple[Point, ...]] | None = None
-        """What goes out with the checkpoint that is being written."""
+        self._told_step = -1
+        """Of the newest evaluation that this attempt has reported."""
         self._windows = training.data.evaluation_windows(config.sequence_length)
         self._points: list[tuple[int, str, float]] = []
         self._flushed_at = perf_counter()
@@ -64,8 +64,7 @@ class Loop:
 
     def _run(self) -> ExitRecord:
         while True:
-            if self.progress.step < self.target:  # at the target the gate's report carries it
-                self._report_saved(wait=False)
+            self._report_saved(wait=False)
             if (ending := self._boundary()) is not None:
                 return ending
             self._step()
@@ -87,9 +86,12 @@ class Loop:
 
     def _gate(self) -> ExitRecord | None:
         """Reports being at the target and obeys the answer. None: the target is further away now."""
+        if self._evaluated_at() != self.progress.step:  # resumed here, from where a signal had stopped it
+            self._evaluate()
         if not self.reporter.connected:
             return self._leave(ExitCode.FINISHED, f"trained to step {self.progress.step}")
         a = self.assignment
+        self._settle()
         sequence = self._report_gate()
         directive = self.reporter.wait_for_answer(
             sequence, a.gate_poll_seconds, a.gate_wait_seconds, self.interrupted
@@ -196,8 +198,10 @@ class Loop:
         p.window = Window()
         training.counts = training.dropped = None
         log.info("step %d eval loss %.4f train loss %.4f", p.step, loss, measured.train_loss)
+        # In the spool before the checkpoint begins: what is resumed from has its evaluation on record.
+        self.reporter.emit(Phase.TRAINING, p.step, evaluations=(measured,), points=self._take_points())
+        self._told_step = p.step
         self._save()
-        self._evaluated = measured, self._take_points()
 
     def _save(self) -> None:
         """Begins a checkpoint of this step; the one before is on disk and reported first."""
@@ -210,39 +214,33 @@ class Loop:
         self._report_saved(wait=True)
 
     def _report_saved(self, *, wait: bool) -> None:
-        """Reports a checkpoint that has come to disk, with the evaluation that belongs to it."""
+        """Reports a checkpoint that has come to disk."""
         record = self._saver.take(wait=wait)
-        if record is None:
-            return
-        if self._evaluated is None:
-            self.reporter.emit(Phase.TRAINING, self.progress.step, checkpoints=(record,))
-            return
-        (measured, points), self._evaluated = self._evaluated, None
-        self.reporter.emit(
-            Phase.TRAINING,
-            self.progress.step,
-            evaluations=(measured,),
-            checkpoints=(record.model_copy(update={"eval_loss": measured.eval_loss}),),
-            points=points,
-        )
+        if record is not None:
+            self.reporter.emit(Phase.TRAINING, self.progress.step, checkpoints=(self._with_loss(record),))
 
     def _report_gate(self) -> int:
-        """Reports the evaluation and checkpoint at the target, once more if the run was resumed there."""
+        """Reports being at the target; if resumed there, with the evaluation and checkpoint once more."""
         p = self.progress
-        self._saver.take(wait=True)
-        held = self._evaluated[1] if self._evaluated else ()
-        self._evaluated = None
-        evaluations: tuple[Evaluation, ...] = ()
-        loss = None
-        if p.last_evaluation is not None and p.last_evaluation["step"] == p.step:
-            evaluations = (Evaluation.model_validate(p.last_evaluation),)
-            loss = evaluations[0].eval_loss
+        if self._told_step == p.step:
+            return self.reporter.emit(Phase.AT_GATE, p.step, points=self._take_points())
         found = checkpoint.records([Path(d) for d in self._directories()], p.step)
-        records = tuple(record.model_copy(update={"eval_loss": loss}) for record in found)
-        points = (*held, *self._take_points())
         return self.reporter.emit(
-            Phase.AT_GATE, p.step, evaluations=evaluations, checkpoints=records, points=points
+            Phase.AT_GATE,
+            p.step,
+            evaluations=(Evaluation.model_validate(p.last_evaluation),),
+            checkpoints=tuple(map(self._with_loss, found)),
+            points=self._take_points(),
         )
+
+    def _with_loss(self, record: CheckpointRecord) -> CheckpointRecord:
+        last = self.progress.last_evaluation
+        loss = float(last["eval_loss"]) if last and record.step == last["step"] else None
+        return record.model_copy(update={"eval_loss": loss})
+
+    def _evaluated_at(self) -> int:
+        last = self.progress.last_evaluation
+        return int(last["step"]) if last else -1
 
     def _directories(self) -> list[str]:
         return [self.assignment.directory, *self.assignment.resume_from]

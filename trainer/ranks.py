@@ -13,6 +13,11 @@ def environment_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def launch_id() -> str:
+    """Names this start by torchrun: what another start left in a directory does not have it."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "none")
+
+
 def local_rank() -> int:
     """Which device of its host this one trains on."""
     return int(os.environ.get("LOCAL_RANK", "0"))

@@ -12,7 +12,7 @@ from torch import Tensor
 from orchestrator.protocol.assignment import Assignment
 from trainer import checkpoint
 from trainer.config import Config
-from trainer.problems import ConfigMismatch
+from trainer.problems import CheckpointProblem, ConfigMismatch
 from trainer.state import Progress
 from trainer.training import Training
 
@@ -59,7 +59,13 @@ def resume(assignment: Assignment, training: Training) -> tuple[Progress, list[s
     _refuse_mismatch(saved, training)
     training.model.load_state_dict(dict(saved.model))
     training.optimizer.load(saved.optimizer)
-    progress = Progress.from_json(saved.state["progress"])
+    try:
+        progress = Progress.from_json(saved.state["progress"])
+    except (TypeError, KeyError) as error:
+        raise CheckpointProblem(
+            f"checkpoint {saved.path.name} was written by another version of the trainer ({error}): "
+            "resume with that version, or train elsewhere"
+        ) from error
     if progress.window.counts:
         training.counts = torch.tensor(progress.window.counts, device=training.device)
         training.dropped = torch.tensor(progress.window.dropped, device=training.device)
@@ -101,7 +107,7 @@ def _saved_hash(saved: checkpoint.Saved) -> str:
     """Of the saved config as it reads today: a setting that has come since has its default there."""
     try:
         return config_hash(Config.model_validate(saved.state["config"]))
-    except ValidationError:
+    except (ValidationError, KeyError):
         return str(saved.state.get("config_hash"))
 
 

@@ -21,6 +21,7 @@ class Saver:
         self._directory, self._keep = directory, set(keep_steps)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: Future[CheckpointRecord] | None = None
+        checkpoint.remove_unfinished(directory)
 
     def __enter__(self) -> "Saver":
         return self

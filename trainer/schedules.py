@@ -41,15 +41,19 @@ def aux_coefficient(config: MoeConfig, step: int, horizon: int) -> float:
 
 
 def micro_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
-    """(forward passes, rows of each) of one process: at most `batch_size` rows, as many as divide its share.
+    """(forward passes, rows of each) of one process, which together train on what one alone would.
 
-    A step trains on `batch_size * accumulation` rows, however many share them. Raises `ConfigProblem`.
+    Where the processes divide `batch_size`, each pass has the same rows over all of them as with one process;
+    else a process takes passes of at most `batch_size` rows. A step has `batch_size * accumulation` rows in
+    all. Raises `ConfigProblem`.
     """
     total = config.batch_size * config.accumulation
     share, rest = divmod(total, processes)
     if rest:
         text = f"{processes} processes cannot share {total} rows per step: use a multiple of {processes}"
         raise ConfigProblem([("train.batch_size", text)])
+    if config.batch_size % processes == 0:
+        return config.accumulation, config.batch_size // processes
     rows = max(d for d in range(1, min(share, config.batch_size) + 1) if share % d == 0)
     return share // rows, rows
 

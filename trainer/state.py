@@ -56,4 +56,5 @@ class Progress:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Progress":
+        """Raises `TypeError` and `KeyError` for what another version wrote."""
         return cls(**{**data, "window": Window(**data["window"])})

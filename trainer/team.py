@@ -5,6 +5,7 @@ to do next. Every process holds the whole model and trains on its share of each 
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 
 import torch
@@ -13,12 +14,16 @@ from torch import Tensor
 from trainer.problems import WorkerProblem
 from trainer.ranks import environment_size
 
+LONGEST_WAIT = timedelta(days=30)
+
 
 class Order(IntEnum):
     """What the leader tells the others, step by step."""
 
     LEAVE = 0
     STEP = 1
+    BEGIN = 2
+    """From the step that every process must have resumed from."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ class Team:
         """Puts the mean over processes in place of each tensor, by one exchange in the order given."""
         if self.size == 1:
             return
-        flat = self.sum(torch.cat([t.reshape(-1) for t in tensors])) / self.size
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        torch.distributed.all_reduce(flat)
+        flat /= self.size
         parts = torch.split(flat, [t.numel() for t in tensors])
         torch._foreach_copy_(tensors, [part.view_as(t) for part, t in zip(parts, tensors, strict=True)])
 
@@ -72,7 +79,9 @@ def join(device: str) -> Team:
     if not torch.distributed.is_available():
         raise WorkerProblem("this torch was built without torch.distributed: start one process, not several")
     # Orders are small CPU tensors whatever the model trains on.
-    torch.distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
+    # The others wait as long as the leader does at a gate. A dead process is seen by torchrun, not by time.
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    torch.distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     return Team(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 

@@ -99,9 +99,11 @@ class Training:
         """(passes, rows, T + 1): this process's share of the step's windows."""
         t = self.config.train
         windows = self.data.batch(self.seed, step, t.batch_size * t.accumulation, self.config.sequence_length)
-        share = self.passes * self.rows
-        own = windows[self.team.rank * share : (self.team.rank + 1) * share]
-        return torch.from_numpy(own).to(self.device).view(self.passes, self.rows, -1)
+        shared = windows.reshape(self.passes, self.team.size, self.rows, windows.shape[1])
+        ids = torch.from_numpy(shared[:, self.team.rank])
+        if self.device.type == "cuda":
+            ids = ids.pin_memory().to(self.device, non_blocking=True)
+        return ids
 
     def _forward(
         self, batch: Tensor, coef: float, balance: StepBalance | None

@@ -1,6 +1,7 @@
 """One attempt, from its assignment to its exit record. Torch is imported only once the config is valid."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from trainer.contract.ending import account, write_exit
 from trainer.contract.interrupt import leaving_at_once
 from trainer.contract.reporter import Reporter
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
-from trainer.ranks import environment_rank, local_rank
+from trainer.follower import follow, of_a_follower
+from trainer.ranks import environment_rank, environment_size, local_rank
 
 if TYPE_CHECKING:
     from trainer.training import Training
@@ -29,12 +31,14 @@ def work(assignment: Assignment, interrupted: Callable[[], bool]) -> ExitRecord:
     """
     Path(assignment.directory).mkdir(parents=True, exist_ok=True)
     if environment_rank() > 0:
-        return _follow(assignment)
+        return follow(assignment, _prepared(assignment, lambda: False))
     reporter = Reporter(assignment)
     try:
         record = _train(assignment, reporter, interrupted)
     except BaseException as error:
-        record = _of_follower(assignment, error) or account(error, reporter.step)
+        record = account(error, reporter.step)
+        if record.code == ExitCode.CRASHED and environment_size() > 1:
+            record = of_a_follower(assignment) or record
     write_exit(Path(assignment.directory), record)
     try:
         reporter.close(record)
@@ -50,6 +54,7 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
         from trainer.team import Order
 
         progress, notes = resume(assignment, training)
+        training.team.say(Order.BEGIN, progress.step)
         reporter.emit(
             Phase.STARTING,
             progress.step,
@@ -62,26 +67,8 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
                 "training from step %d to %d on %s", progress.step, assignment.target_step, training.device
             )
         record = Loop(assignment, training, progress, reporter, interrupted).run()
-        training.team.say(Order.LEAVE)
-        return record
-
-
-def _follow(assignment: Assignment) -> ExitRecord:
-    """A process beside the leader's: it trains its share until the leader leaves."""
-    step = 0
-    try:
-        with _prepared(assignment, lambda: False) as training:
-            from trainer.resume import resume
-            from trainer.team import Order
-
-            step = resume(assignment, training)[0].step
-            while (heard := training.team.hear())[0] is Order.STEP:
-                training.step(heard[1], detailed=heard[2])
-                step = heard[1] + 1
-        return ExitRecord(code=ExitCode.FINISHED, step=step)
-    except BaseException as error:
-        record = account(error, step)
-        write_exit(Path(assignment.directory), record, _follower_file(environment_rank()))
+        with suppress(RuntimeError):  # the run has ended well, whether or not the others still listen
+            training.team.say(Order.LEAVE)
         return record
 
 
@@ -117,25 +104,15 @@ def _prepared(assignment: Assignment, interrupted: Callable[[], bool]) -> Iterat
         leave(team)
 
 
-def _of_follower(assignment: Assignment, error: BaseException) -> ExitRecord | None:
-    """How another process of the team ended, when that is what broke this one."""
-    if not isinstance(error, RuntimeError):
-        return None
-    for file in sorted(Path(assignment.directory).glob(_follower_file("*"))):
-        with suppress(OSError, ValueError):
-            return ExitRecord.model_validate_json(file.read_text())
-    return None
-
-
-def _follower_file(rank: int | str) -> str:
-    return f"exit.rank{rank}.json"
-
-
 def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:
     import torch
 
     if (count := config.train.threads or threads) is not None:
         torch.set_num_threads(count)
+    if cuda:
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it its products are not deterministic
     # On CPU every operation used here is deterministic, and the call below imports the compiler: seconds.
     if config.train.deterministic and cuda:
         torch.use_deterministic_algorithms(True, warn_only=True)

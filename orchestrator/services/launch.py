@@ -153,7 +153,7 @@ def _assignment(
         resume_from=tuple(a.directory for a in reversed(earlier)),
         resume_at_most=run.resume_at_most,
         cache_directory=str(context.home / "cache"),
-        threads=_threads(context, run, spec),
+        threads=max(1, _threads(context, run, spec) // _processes(context, attempt)),
         processes=_processes(context, attempt),
         service=ServiceAddress(
             url=context.address(), token=token, address_file=str(context.home / "service.json")

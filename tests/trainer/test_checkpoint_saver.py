@@ -37,18 +37,31 @@ def test_what_goes_wrong_is_raised_where_it_is_asked_for(tmp_path: Path) -> None
     assert caught.value.errno in (errno.EEXIST, errno.ENOTDIR)
 
 
-def test_every_evaluation_is_reported_with_its_checkpoint(tmp_path: Path, cache: Path) -> None:
+def test_every_evaluation_is_told_before_its_checkpoint_and_every_checkpoint_once(
+    tmp_path: Path, cache: Path
+) -> None:
     assignment = make_assignment(tmp_path / "run", cache, target_step=50)
     work_here(assignment)
-    together = {
-        report.evaluations[0].step: report.checkpoints[0]
+    told = [
+        (kind, item.step)
         for report in reports(assignment.directory)
-        if report.evaluations
-    }
-    assert list(together) == [10, 20, 30, 40, 50]
-    for step, record in together.items():
-        assert record.step == step
-        assert record.eval_loss == evaluations(assignment.directory)[step].eval_loss
+        for kind, items in (("evaluation", report.evaluations), ("checkpoint", report.checkpoints))
+        for item in items
+    ]
+    steps = [10, 20, 30, 40, 50]
+    assert [step for kind, step in told if kind == "evaluation"] == steps
+    assert [step for kind, step in told if kind == "checkpoint"] == steps
+    assert all(told.index(("evaluation", s)) < told.index(("checkpoint", s)) for s in steps)
+    records = {c.step: c for report in reports(assignment.directory) for c in report.checkpoints}
+    for step, evaluation in evaluations(assignment.directory).items():
+        assert records[step].eval_loss == evaluation.eval_loss
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "checkpoints" / ".step-00000030.1.tmp"
+    left.mkdir(parents=True)
+    with Saver(tmp_path, ()):
+        assert not left.exists()
 
 
 LIMITED = """

@@ -102,3 +102,17 @@ def _expect(config: dict[str, Any], field: str, words: str) -> None:
     messages = dict(caught.value.problems)
     assert field in messages
     assert words in messages[field]
+
+
+@pytest.mark.parametrize(
+    ("groups", "field"),
+    [
+        ({"moe": {"d_ff": 12}, "train": {"experts": "grouped"}}, "moe.d_ff"),
+        ({"model": {"n_embd": 20}, "train": {"experts": "grouped"}}, "model.n_embd"),
+        ({"train": {"experts": "grouped", "compile": True, "precision": "fp32"}}, "train.compile"),
+    ],
+)
+def test_what_the_grouped_product_cannot_do_is_refused(groups: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigProblem) as caught:
+        check(tiny_config("recurrent_shared_moe", **groups))
+    assert field in dict(caught.value.problems)

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from trainer_rigs import tiny_config
 
 from trainer.config import MoeConfig
+from trainer.facts import validate
+from trainer.models.build import build
 from trainer.models.experts import Experts, choose, mix
 from trainer.models.moe import MoeFeedForward, Router, Routing, expert_capacity
 
@@ -60,11 +63,56 @@ def test_every_way_equals_the_naive_one(how: str, changes: dict[str, Any], depth
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
 
 
-def test_a_bank_can_be_used_for_a_second_backward_pass() -> None:
+def _loss_of(ffn: MoeFeedForward) -> tuple[Tensor, Tensor]:
+    x = tokens()
+    return x, ffn(x, ffn.experts.bank())[0].square().mean()
+
+
+def test_one_graph_may_go_backward_twice() -> None:
     ffn = layer(moe(), "sorted")
-    _, first, _ = run(ffn)
-    _, second, _ = run(ffn)
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    _, loss = _loss_of(ffn)
+    first = torch.autograd.grad(loss, list(ffn.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(ffn.parameters()))
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+
+def test_what_an_unfinished_backward_pass_left_is_not_counted() -> None:
+    ffn = layer(moe(), "sorted")
+    _, loss = _loss_of(ffn)
+    expected = torch.autograd.grad(loss, ffn.experts.w_in, retain_graph=True)[0]
+    x, loss = _loss_of(ffn)
+    torch.autograd.grad(loss, x, retain_graph=True)  # fills the ledger, and never asks for it
+    torch.testing.assert_close(torch.autograd.grad(loss, ffn.experts.w_in)[0], expected, rtol=0, atol=0)
+
+
+def test_weights_that_change_between_the_passes_are_noticed() -> None:
+    ffn = layer(moe(), "sorted")
+    _, loss = _loss_of(ffn)
+    with torch.no_grad():
+        ffn.experts.w_in.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_built_model_masks_what_it_drops() -> None:
+    """Through `build`: rows that the grouped product leaves unwritten are 0 in both passes."""
+    results = []
+    for how in ("sorted", "grouped"):
+        config = tiny_config("recurrent_shared_moe", model={"dropout": 0.0}, moe={"capacity_factor": 0.5})
+        config["train"]["experts"] = how
+        torch.manual_seed(0)
+        model = build(validate(config))
+        ids = torch.randint(256, (2, 16), generator=torch.Generator().manual_seed(1))
+        model(ids).logits.square().mean().backward()
+        results.append([p.grad for p in model.parameters()])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def test_an_evaluation_drops_nothing() -> None:
+    ffn = layer(moe(capacity_factor=0.25), "sorted")
+    assert int(ffn(tokens())[1].dropped) > 0
+    ffn.eval()
+    assert int(ffn(tokens())[1].dropped) == 0
 
 
 def test_experts_equal_transformers_own() -> None:
@@ -166,9 +214,12 @@ def test_bf16_stays_near_fp32(how: str) -> None:
 
 
 def test_the_way_is_chosen_by_device_and_size() -> None:
-    shape = torch.Size((4, 16, 32))
-    assert choose("auto", torch.device("cpu"), torch.float32, shape) == "sorted"
-    assert choose("grouped", torch.device("cpu"), torch.float32, shape) == "grouped"
+    fits, odd = torch.Size((4, 16, 32)), torch.Size((4, 16, 30))
+    assert choose("auto", torch.bfloat16, fits, hopper=True) == "grouped"
+    assert choose("auto", torch.bfloat16, odd, hopper=True) == "sorted"
+    assert choose("auto", torch.float32, fits, hopper=True) == "sorted"
+    assert choose("auto", torch.bfloat16, fits, hopper=False) == "sorted"
+    assert choose("naive", torch.bfloat16, fits, hopper=True) == "naive"
 
 
 def test_nothing_is_routed_for_no_choice() -> None:

@@ -189,3 +189,39 @@ def test_target_losses_are_recorded_once(cache: Path, tmp_path: Path) -> None:
     assert len(reached) == 1
     assert evaluations(assignment.directory)[next(iter(reached))].eval_loss <= 5.0
     assert series(assignment.directory, "seconds_to_loss/0.1") == {}
+
+
+def test_the_balance_gradient_has_the_weight_of_its_step(cache: Path) -> None:
+    """The router's gradient is the language model's plus the scheduled weight times the balance's."""
+    scheduled = {
+        "aux_loss_coef": 0.4,
+        "aux_loss_coef_end": 0,
+        "aux_warmup_frac": 0.1,
+        "aux_decay_end_frac": 0.9,
+    }
+
+    def gradient(step: int, **moe: Any) -> torch.Tensor:
+        training = _training(
+            cache, "recurrent_shared_moe", model={"dropout": 0.0}, optimizer={"grad_clip": 0.0}, moe=moe
+        )
+        training.step(step, detailed=False)
+        grad = training.model.stack.block.ffn.router.weight.grad
+        assert grad is not None
+        return grad.clone()
+
+    for step, coef in ((0, 0.4), (10, 0.4), (50, 0.2), (95, 0.0)):
+        without = gradient(step, aux_loss_coef=0.0)
+        unit = gradient(step, aux_loss_coef=1.0) - without
+        torch.testing.assert_close(gradient(step, **scheduled) - without, coef * unit, rtol=1e-3, atol=1e-7)
+    assert unit.abs().max() > 1e-5
+
+
+def test_bias_balancing_counts_every_pass(cache: Path) -> None:
+    groups = {"moe": {"aux_loss_coef": 0.0, "bias_update_rate": 0.01}, "train": {"accumulation": 3}}
+    training = _training(cache, "recurrent_shared_moe", **groups)
+    training.step(0, detailed=False)
+    assert training.counts is not None
+    assert int(training.counts.sum()) == 3 * 32 * 2 * 2  # passes, tokens, choices, depths
+    load = training.counts.sum(0).float()
+    expected = 0.01 * torch.sign(load.mean() - load)
+    torch.testing.assert_close(training.model.stack.block.ffn.router.bias, expected)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listening_service import ListeningService
 from trainer_rigs import (
     ROOT,
     evaluations,
@@ -24,24 +25,34 @@ from trainer_rigs import (
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
+from orchestrator.protocol.report import Directive, DirectiveKind, Phase
 from trainer.config import TrainConfig
 from trainer.facts import validate
 from trainer.schedules import micro_batches
 
+MODULE = ("-m", "trainer", "work")
 
-def _start_team(assignment: Assignment, processes: int) -> "subprocess.Popen[str]":
-    """As a person would: torchrun, on gloo."""
+
+def _start_team(
+    assignment: Assignment, processes: int, *script: str, **environment: str
+) -> "subprocess.Popen[str]":
+    """As a person would: torchrun, on gloo; `script` in place of the trainer's command."""
     directory = Path(assignment.directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "assignment.json").write_text(assignment.model_dump_json())
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "trainer", "work", str(directory / "assignment.json")],
+        [
+            sys.executable,
+            *torchrun,
+            *(script or ("-m", "trainer", "work")),
+            str(directory / "assignment.json"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
 
 
@@ -49,9 +60,10 @@ def _config(kind: str, **groups: dict[str, Any]) -> dict[str, Any]:
     return tiny_config(kind, train={"batch_size": 6, "log_every": 1}, **groups)
 
 
-@pytest.mark.parametrize("kind", ["dense", "recurrent_shared_moe"])
-def test_two_processes_train_as_one(kind: str, tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize(("kind", "accumulation"), [("dense", 1), ("recurrent_shared_moe", 2)])
+def test_two_processes_train_as_one(kind: str, accumulation: int, tmp_path: Path, cache: Path) -> None:
     config = _config(kind, model={"dropout": 0.0})
+    config["train"]["accumulation"] = accumulation
     one = make_assignment(tmp_path / "one", cache, config=config)
     two = make_assignment(tmp_path / "two", cache, config=config)
     team = _start_team(two, 2)
@@ -109,6 +121,46 @@ def test_an_assignment_for_two_starts_them_and_a_signal_ends_them(tmp_path: Path
     assert "1 processes from a checkpoint written with 2" in reports(alone.directory)[0].notes[0]
 
 
+HUNGRY = """
+import os, resource, runpy, sys
+if os.environ["RANK"] == os.environ["HUNGRY"]:
+    import trainer.training
+    now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + 500_000_000, resource.RLIM_INFINITY))
+sys.argv = ["trainer", "work", sys.argv[1]]
+runpy.run_module("trainer", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("hungry", [0, 1])
+def test_the_memory_of_any_process_is_accounted_for(hungry: int, tmp_path: Path, cache: Path) -> None:
+    """Whose memory runs out ends with the code for it; the broken connection of the other is no news."""
+    config = _config("dense", model={"n_inner": 2**20})
+    assignment = make_assignment(tmp_path / "run", cache, config=config)
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    team = _start_team(assignment, 2, str(tmp_path / "hungry.py"), HUNGRY=str(hungry))
+    finish(team, code=1)
+    assert exit_record(assignment.directory)["code"] == ExitCode.OUT_OF_MEMORY
+
+
+def test_a_team_waits_at_its_gate_and_goes_on_together(
+    tmp_path: Path, cache: Path, service: ListeningService
+) -> None:
+    def decide(phase: Phase, step: int) -> Directive:
+        if phase is not Phase.AT_GATE or len(service.heartbeats) < 3:
+            return Directive(kind=DirectiveKind.WAIT, target_step=10)
+        kind = DirectiveKind.STOP if step == 20 else DirectiveKind.CONTINUE
+        return Directive(kind=kind, target_step=20, reason="finished")
+
+    service.decide = decide
+    assignment = make_assignment(
+        tmp_path / "run", cache, config=_config("dense"), target_step=10, service=service.address()
+    )
+    finish(_start_team(assignment, 2))
+    assert exit_record(assignment.directory)["step"] == 20
+    assert list(evaluations(assignment.directory)) == [10, 20]
+
+
 def test_rows_that_cannot_be_shared_end_every_process_with_the_fix(tmp_path: Path, cache: Path) -> None:
     odd = make_assignment(tmp_path / "odd", cache, config=tiny_config(train={"batch_size": 3}))
     finish(_start_team(odd, 2), code=1)  # torchrun's own code
@@ -117,17 +169,18 @@ def test_rows_that_cannot_be_shared_end_every_process_with_the_fix(tmp_path: Pat
     assert "train.batch_size: 2 processes cannot share 3 rows per step" in record["message"]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "accumulation", "processes", "expected"),
-    [
-        (8, 1, 1, (1, 8)),
-        (8, 4, 1, (4, 8)),
-        (8, 4, 4, (1, 8)),
-        (8, 1, 4, (1, 2)),
-        (6, 2, 4, (1, 3)),
-        (4, 3, 2, (2, 3)),
-    ],
-)
+SHARES = [
+    # batch size, accumulation, processes: passes and rows of each
+    (8, 1, 1, (1, 8)),
+    (8, 4, 1, (4, 8)),
+    (8, 4, 4, (4, 2)),
+    (8, 1, 4, (1, 2)),
+    (3, 4, 2, (2, 3)),
+    (3, 4, 4, (1, 3)),
+]
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation", "processes", "expected"), SHARES)
 def test_micro_batches(batch_size: int, accumulation: int, processes: int, expected: tuple[int, int]) -> None:
     config = TrainConfig(batch_size=batch_size, accumulation=accumulation)
     assert micro_batches(config, processes) == expected

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from trainer_rigs import (
 )
 
 from orchestrator.protocol.exit import ExitCode
+from trainer.worker import work
 
 
 @pytest.mark.parametrize("kind", ["dense", "recurrent_shared_moe"])
@@ -164,3 +166,16 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tmp_path:
     assert "optimizer.lr: 0.003 -> 0.001" in exit_record(first.directory)["message"]
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     work_here(other)
+
+
+def test_a_run_that_a_signal_stopped_at_its_target_is_evaluated_when_it_comes_back(
+    tmp_path: Path, cache: Path
+) -> None:
+    first = make_assignment(tmp_path / "first", cache, target_step=40)
+    boundaries = count()
+    record = work(first, lambda: next(boundaries) == 13)
+    assert (record.code, record.step) == (ExitCode.PREEMPTED, 13)
+    second = make_assignment(tmp_path / "second", cache, target_step=13, resume_from=(first.directory,))
+    work_here(second)
+    assert list(evaluations(second.directory)) == [13]
+    assert evaluations(second.directory)[13].train_loss > 0

@@ -58,8 +58,7 @@ class StepBalance:
         importance = torch.stack([r.probabilities.mean(0) for r in routings])  # (D, E)
         own = torch.stack([r.counts for r in routings])  # (D, E)
         counts = self.team.sum(own)
-        z = torch.stack([r.z for r in routings])
-        z = z.sum() if self.config.aux_reduction == "sum" else z.mean()
+        z = torch.stack([r.z for r in routings]).mean()
         dropped = torch.stack([r.dropped for r in routings]).sum()
         if self._passes == 0:
             self._importance, self._counts = importance.detach(), counts

@@ -67,7 +67,10 @@ def _ffn(config: Config) -> FeedForward:
     m, moe = config.model, config.moe
     if moe is None:
         return DenseFeedForward(m.n_embd, config.n_inner, m.dropout, m.init_std, _out_std(config))
-    experts = Experts(moe.num_experts, m.n_embd, moe.d_ff, m.init_std, _out_std(config), config.train.experts)
+    experts = Experts(
+        moe.num_experts, m.n_embd, moe.d_ff, m.init_std, _out_std(config), config.train.experts,
+        dropless=moe.capacity_factor is None,
+    )  # fmt: skip
     return MoeFeedForward(_router(config), experts, m.dropout)
 
 

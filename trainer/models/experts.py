@@ -46,7 +46,7 @@ class Experts(nn.Module):
         dtype = _compute_dtype(self.w_in)
         # Cast once per forward: a block that is applied 12 times would otherwise cast 12 times.
         w_in, b_in, w_out, b_out = (w.to(dtype) for w in (self.w_in, self.b_in, self.w_out, self.b_out))
-        how = choose(self.how, self.w_in.device, dtype, self.w_in.shape)
+        how = choose(self.how, dtype, self.w_in.shape, hopper=_is_hopper(self.w_in.device))
         return Bank(how, (w_in, b_in, w_out, b_out), dropless=self.dropless)
 
 
@@ -56,7 +56,7 @@ class Bank:
     def __init__(self, how: str, weights: Four, *, dropless: bool) -> None:
         self.how, self.weights, self.dropless = how, weights, dropless
         if how == "sorted":
-            self.ledger = _Ledger(tuple(w.detach() for w in weights))
+            self.ledger = _Ledger(weights)
             self.ticket = apply(_Gather, self.ledger, *weights)
 
     @property
@@ -64,15 +64,15 @@ class Bank:
         return self.weights[0].shape[0]
 
 
-def choose(how: str, device: torch.device, dtype: torch.dtype, shape: torch.Size) -> str:
-    """The way for `auto`: grouped where the hardware has it in bf16, else sorted."""
+def choose(how: str, dtype: torch.dtype, shape: torch.Size, *, hopper: bool) -> str:
+    """The way for `auto`: grouped on Hopper or later in bf16 where the sizes fit, else sorted.
+
+    Older hardware falls back to a loop that waits for the device at each group.
+    """
     if how != "auto":
         return how
     fits = all(size * dtype.itemsize % GROUPED_STRIDE_BYTES == 0 for size in shape[1:])
-    if device.type == "cuda" and dtype is torch.bfloat16 and fits:
-        # Older hardware falls back to a loop that waits for the device at each group.
-        return "grouped" if torch.cuda.get_device_capability(device) >= HOPPER else "sorted"
-    return "sorted"
+    return "grouped" if hopper and dtype is torch.bfloat16 and fits else "sorted"
 
 
 def mix(x: Tensor, weights: Tensor, chosen: Tensor, counts: Tensor, bank: Bank) -> Tensor:
@@ -87,7 +87,8 @@ def mix(x: Tensor, weights: Tensor, chosen: Tensor, counts: Tensor, bank: Bank) 
     order, inverse = sorting(chosen)
     grouped = apply(Spread, rows, order, inverse, k)  # (N*k, C)
     if bank.how == "sorted":
-        outputs = apply(_Sorted, bank.ticket, bank.ledger, grouped, counts.tolist())
+        detached = (w.detach() for w in bank.weights)  # their gradients go by the ticket
+        outputs = apply(_Sorted, bank.ticket, bank.ledger, grouped, counts.tolist(), *detached)
     else:
         outputs = _grouped(grouped, counts, bank, chosen.reshape(-1)[order])
     mixed = apply(Permute, outputs, inverse, order).view(n, k, -1)  # (N, k, C)
@@ -117,13 +118,18 @@ class _Ledger:
     """Gradients of the experts over every application of one forward, each expert's made at its first use."""
 
     def __init__(self, weights: tuple[Tensor, ...]) -> None:
-        self.weights = weights
-        self.used: list[bool] = [False] * len(weights[0])
+        self._like = [(w.shape, w.dtype, w.device) for w in weights]
+        self.used: list[bool] = []
         self.gradients: tuple[Tensor, ...] | None = None
+        self._pass = -1
 
     def open(self) -> tuple[Tensor, ...]:
-        if self.gradients is None:
-            self.gradients = tuple(torch.empty_like(w) for w in self.weights)
+        """Where gradients gather. What a backward pass that never came to its end has left is dropped."""
+        this_pass = torch._C._current_graph_task_id()
+        if self.gradients is None or self._pass != this_pass:
+            self.gradients = tuple(torch.empty(s, dtype=t, device=d) for s, t, d in self._like)
+            self.used = [False] * len(self.gradients[0])
+            self._pass = this_pass
         return self.gradients
 
     def close(self) -> tuple[Tensor, ...]:
@@ -133,7 +139,7 @@ class _Ledger:
             if not used:
                 for gradient in gradients:
                     gradient[e].zero_()
-        self.gradients, self.used = None, [False] * len(self.used)
+        self.gradients = None
         return gradients
 
 
@@ -155,8 +161,10 @@ class _Sorted(torch.autograd.Function):
     """Outputs (R, C) for rows (R, C) grouped by expert, `counts` rows each; rows past them give 0."""
 
     @staticmethod
-    def forward(ctx: Any, _ticket: Tensor, ledger: _Ledger, rows: Tensor, counts: list[int]) -> Tensor:
-        w_in, b_in, w_out, b_out = ledger.weights
+    def forward(
+        ctx: Any, _ticket: Tensor, ledger: _Ledger, rows: Tensor, counts: list[int], *weights: Tensor
+    ) -> Tensor:
+        w_in, b_in, w_out, b_out = weights
         spans = _spans(counts)
         inner, outputs = _room(rows, w_in.shape[2], counts), _room(rows, rows.shape[1], counts)
         for e, a, b in spans:
@@ -164,16 +172,15 @@ class _Sorted(torch.autograd.Function):
         active = functional.gelu(inner, approximate="tanh")
         for e, a, b in spans:
             torch.addmm(b_out[e], active[a:b], w_out[e], out=outputs[a:b])
-        ctx.save_for_backward(rows, inner, active)
+        ctx.save_for_backward(rows, inner, active, w_in, w_out)
         ctx.ledger, ctx.counts = ledger, counts
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, inner, active = ctx.saved_tensors
+        rows, inner, active, w_in, w_out = ctx.saved_tensors
         ledger: _Ledger = ctx.ledger
-        w_in, _, w_out, _ = ledger.weights
         g_in, gb_in, g_out, gb_out = ledger.open()
         spans = _spans(ctx.counts)
         grad_inner, grad_rows = (
@@ -191,7 +198,7 @@ class _Sorted(torch.autograd.Function):
             _add_sum(gb_out[e], grad[a:b], again)
             _add_sum(gb_in[e], grad_inner[a:b], again)
             ledger.used[e] = True
-        return grad.new_zeros(()), None, grad_rows, None
+        return grad.new_zeros(()), None, grad_rows, None, None, None, None, None
 
 
 def _spans(counts: list[int]) -> list[tuple[int, int, int]]:
@@ -246,6 +253,10 @@ def _written(rows: Tensor, ends: Tensor, bank: Bank) -> Tensor:
 
 
 # --- shared ---------------------------------------------------------------------------------------
+
+
+def _is_hopper(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= HOPPER
 
 
 def _compute_dtype(weight: Tensor) -> torch.dtype:

@@ -62,8 +62,11 @@ class Router(nn.Module):
         return weights, experts, used, routing
 
     def _within_capacity(self, chosen: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """The choices with those over capacity replaced by E. First choices go before second ones."""
-        if self.config.capacity_factor is None:
+        """The choices with those over capacity replaced by E. First choices go before second ones.
+
+        In training alone: a capacity makes a token's output depend on those after it, and on its batch.
+        """
+        if self.config.capacity_factor is None or not self.training:
             return chosen, counts
         capacity = expert_capacity(chosen.numel(), self.config.num_experts, self.config.capacity_factor)
         by_rank = chosen.t()  # (k, N): every token's first choice, then every second
