@@ -270,7 +270,7 @@ class Attempt:
 
     @cached_property
     def _resumed(self) -> tuple[Path | None, list[str]]:
-        return folders.newest(self._directories(), self.assignment.resume_at_most)
+        return folders.newest(self._directories(), self.assignment.resume_at_most, folders.verified)
 
     def _directories(self) -> list[Path]:
         return [self.directory, *map(Path, self.assignment.resume_from)]

@@ -9,7 +9,7 @@ from time import perf_counter
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import CheckpointRecord, Directive, DirectiveKind, Evaluation, Phase, Point
-from trainer import checkpoint
+from trainer.contract import folders
 from trainer.contract.reporter import Reporter
 from trainer.evaluate import evaluation_loss
 from trainer.measure import evaluation, newly_reached
@@ -224,7 +224,7 @@ class Loop:
         p = self.progress
         if self._told_step == p.step:
             return self.reporter.emit(Phase.AT_GATE, p.step, points=self._take_points())
-        found = checkpoint.records([Path(d) for d in self._directories()], p.step)
+        found = folders.records([Path(d) for d in self._directories()], p.step)
         return self.reporter.emit(
             Phase.AT_GATE,
             p.step,

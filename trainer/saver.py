@@ -10,6 +10,7 @@ from torch import Tensor
 
 from orchestrator.protocol.report import CheckpointRecord
 from trainer import checkpoint
+from trainer.contract import folders
 
 Tensors = dict[str, Tensor]
 
@@ -21,7 +22,7 @@ class Saver:
         self._directory, self._keep = directory, set(keep_steps)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._pending: Future[CheckpointRecord] | None = None
-        checkpoint.remove_unfinished(directory)
+        folders.remove_unfinished(directory)
 
     def __enter__(self) -> "Saver":
         return self
@@ -51,7 +52,7 @@ class Saver:
         self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]
     ) -> CheckpointRecord:
         record = checkpoint.write(self._directory, step, model, optimizer, state)
-        checkpoint.prune(self._directory, self._keep)
+        folders.prune(self._directory, self._keep)
         return record
 
 

@@ -12,7 +12,6 @@ from trainer_rigs import exit_record, reports
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
-from trainer import checkpoint
 from trainer.contract import folders
 from trainer.kind import parsed
 
@@ -72,7 +71,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(before: Path)
 def test_what_a_crash_left_half_written_is_no_checkpoint(before: Path) -> None:
     half = folders.building(before, 30)
     (half / "model").write_text("half")
-    assert folders.newest([before])[0] == at(before, 20)
+    assert folders.newest([before], None, folders.verified)[0] == at(before, 20)
     assert list(folders.building(before, 30).iterdir()) == []
 
 
@@ -102,8 +101,7 @@ def test_the_newest_and_those_at_gates_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_layout_is_that_of_the_built_in_trainer(before: Path) -> None:
-    checkpoint.verify(at(before, 20))
-    assert checkpoint.candidates([before]) == folders.candidates([before])
+    folders.verify(at(before, 20))
     manifest = json.loads((at(before, 20) / "manifest.json").read_text())
     assert manifest["files"].keys() == {"attempt.json", "state/total.json"}
     assert manifest["step"] == 20

@@ -8,6 +8,7 @@ import torch
 
 from orchestrator.protocol.report import Phase, Report
 from trainer import checkpoint
+from trainer.contract import folders
 from trainer.contract.spool import Spool
 from trainer.problems import CheckpointProblem, DataProblem, code_for
 
@@ -23,7 +24,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     record = checkpoint.write(tmp_path, 7, {"w": torch.ones(3)}, {"first.w": torch.zeros(3)}, {"step": 7})
     assert record.path.endswith("checkpoints/step-00000007")
     assert sorted(p.name for p in Path(record.path).iterdir()) == FILES
-    assert record == checkpoint.records([tmp_path], 7)[0]
+    assert record == folders.records([tmp_path], 7)[0]
     saved = checkpoint.load(Path(record.path))
     assert saved.step == 7
     assert torch.equal(saved.model["w"], torch.ones(3))
@@ -56,7 +57,7 @@ def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path: Path
 
 def test_a_folder_that_was_being_written_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / ".step-00000030.1.tmp").mkdir(parents=True)
-    assert checkpoint.candidates([tmp_path]) == []
+    assert folders.candidates([tmp_path]) == []
 
 
 def test_the_newest_step_of_all_attempts_wins_within_the_limit(tmp_path: Path) -> None:
@@ -64,16 +65,16 @@ def test_the_newest_step_of_all_attempts_wins_within_the_limit(tmp_path: Path) -
     _write(own, 10)
     _write(other, 10)
     _write(other, 20)
-    found = [str(p.relative_to(tmp_path)) for p in checkpoint.candidates([own, other])]
+    found = [str(p.relative_to(tmp_path)) for p in folders.candidates([own, other])]
     assert [f[0] + f[-3:] for f in found] == ["1020", "2010", "1010"]
-    assert [p.name for p in checkpoint.candidates([own, other], at_most=19)] == ["step-00000010"] * 2
+    assert [p.name for p in folders.candidates([own, other], at_most=19)] == ["step-00000010"] * 2
 
 
 def test_the_newest_three_and_those_at_gates_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40, 50):
         _write(tmp_path, step)
-    checkpoint.prune(tmp_path, [10])
-    assert [int(p.name[5:]) for p in checkpoint.candidates([tmp_path])] == [50, 40, 30, 10]
+    folders.prune(tmp_path, [10])
+    assert [int(p.name[5:]) for p in folders.candidates([tmp_path])] == [50, 40, 30, 10]
 
 
 def test_exit_codes_of_errors() -> None:

@@ -8,6 +8,7 @@ from orchestrator.protocol.kind import ConfigProblem
 from trainer import checkpoint
 from trainer.checkpoint import Saved
 from trainer.config import Config
+from trainer.contract import folders
 from trainer.facts import validate
 from trainer.models.build import build
 from trainer.models.transformer import LanguageModel
@@ -19,17 +20,17 @@ def open_checkpoint(path: Path) -> Saved:
 
     Raises `CheckpointProblem`.
     """
-    if (path / checkpoint.FOLDER).is_dir():
+    if (path / folders.FOLDER).is_dir():
         saved, _ = checkpoint.newest([path])
         if saved is None:
             raise CheckpointProblem(f"--checkpoint {path}: the run has no checkpoint yet: train it first")
         return saved
-    if not path.name.startswith(checkpoint.PREFIX):
+    if not path.name.startswith(folders.PREFIX):
         what = "is neither" if path.exists() else "does not exist: give"
         raise CheckpointProblem(f"--checkpoint {path}: {what} a run directory or a step-... folder in it")
     try:
         return checkpoint.load(path)
-    except checkpoint.Corrupt as error:
+    except folders.Damaged as error:
         raise CheckpointProblem(
             f"--checkpoint {path}: {error}: give another step-... folder, or the run directory, "
             "whose newest good one is taken"

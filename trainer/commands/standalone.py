@@ -82,12 +82,12 @@ def make_assignment(arguments: argparse.Namespace) -> Assignment:
 
 def result(assignment: Assignment, record: ExitRecord) -> dict[str, object]:
     """What a person wants to know at the end of a training."""
-    from trainer import checkpoint
+    from trainer.contract import folders
 
     status, target = record.message, assignment.target_step
     if record.code == ExitCode.FINISHED and record.step > target:
         status = f"already at step {record.step}, past --to-step {target}: nothing was trained"
-    found = checkpoint.candidates([Path(assignment.directory)], record.step)
+    found = folders.candidates([Path(assignment.directory)], record.step)
     last = _last_evaluation(found[0]) if found else {}
     shown = ("eval_loss", "perplexity", "train_loss", "tokens", "tokens_per_second", "wall_seconds")
     return {

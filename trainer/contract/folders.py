@@ -1,21 +1,24 @@
-"""Checkpoint folders of trainers that write files of their own: complete or absent, verified before use.
+"""Checkpoint folders, whatever a trainer writes into them: complete or absent, verified before use.
 
-    <attempt>/checkpoints/step-00001000/{manifest.json, attempt.json, whatever the trainer wrote}
+    <attempt>/checkpoints/step-00001000/{manifest.json, whatever the trainer wrote}
 
-Layout and manifest are those of the built-in trainer; no tensor library is needed to keep them.
+Written to a temporary folder, synced, described by the manifest, renamed. A folder under its final name is
+complete unless the disk has damaged it since; the manifest's hashes tell. Needs no tensor library.
 """
 
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import file_digest
 from pathlib import Path
+from typing import TypeVar
 
 from orchestrator.protocol.report import CheckpointRecord
 from trainer.problems import CheckpointProblem
 
+Read = TypeVar("Read")
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
@@ -49,17 +52,18 @@ def seal(folder: Path, directory: Path, step: int) -> CheckpointRecord:
     return record(final)
 
 
-def newest(directories: Iterable[Path], at_most: int | None = None) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and a note for each that was passed over.
+def newest(
+    directories: Iterable[Path], at_most: int | None, read: Callable[[Path], Read]
+) -> tuple[Read | None, list[str]]:
+    """What `read` makes of the newest checkpoint that is whole, and a note for each that was passed over.
 
-    Raises `CheckpointProblem` when there are some and none verifies.
+    `read` raises `Damaged` for one that is not. Raises `CheckpointProblem` when there are some and none is.
     """
     notes: list[str] = []
     found = candidates(directories, at_most)
     for path in found:
         try:
-            verify(path)
-            return path, notes
+            return read(path), notes
         except Damaged as error:
             notes.append(f"checkpoint {path.name} of {path.parent.parent.name} was passed over: {error}")
             log.warning(notes[-1])
@@ -77,6 +81,12 @@ def candidates(directories: Iterable[Path], at_most: int | None = None) -> list[
             if number.isdigit() and (at_most is None or int(number) <= at_most):
                 found.append((-int(number), order, path))
     return [path for _, _, path in sorted(found)]
+
+
+def verified(path: Path) -> Path:
+    """`path` itself, once it is verified. Raises `Damaged`."""
+    verify(path)
+    return path
 
 
 def verify(path: Path) -> None:
@@ -103,8 +113,20 @@ def record(path: Path) -> CheckpointRecord:
     )
 
 
+def records(directories: Iterable[Path], step: int) -> tuple[CheckpointRecord, ...]:
+    """The record of the checkpoint at `step`, if one of `directories` has it."""
+    found = [path for path in candidates(directories, step) if step_of(path) == step]
+    return tuple(record(path) for path in found[:1])
+
+
 def step_of(path: Path) -> int:
     return int(path.name.removeprefix(PREFIX))
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes what a writer that was killed left; the directory has one writer at a time."""
+    for path in (directory / FOLDER).glob(f".{PREFIX}*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def prune(directory: Path, keep_steps: Iterable[int]) -> None:
