@@ -17,8 +17,8 @@ from trainer_rigs import ROOT, TIMEOUT
 from trainer.config import DataConfig, TokenizerConfig
 from trainer.data import open_data
 from trainer.problems import DataProblem
+from trainer.text.columns import Texts
 from trainer.text.corpus import write_corpus
-from trainer.text.documents import Texts
 from trainer.text.progress import progress
 
 OPEN = (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.problems import DataProblem
-from trainer.text.documents import Texts
+from trainer.text.columns import Texts
 
 BLOCKS = 2000  # a text is split in about so many blocks of neighbouring documents
 CHUNK = 1 << 20  # bytes of text handled at once, one document at least

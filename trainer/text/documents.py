@@ -5,24 +5,14 @@ Nothing is held but a .json file that is one list. A problem names the line or r
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainer.problems import DataProblem
+from trainer.text.columns import Texts, no_column, text_of
 from trainer.text.sources import Source, pydoc_documents
 
 ROWS = 1000  # of a Parquet file, read at once
-
-
-@dataclass(frozen=True)
-class Texts:
-    """A text to be read once: its documents, and those of its own held-out split if it has one."""
-
-    train: Iterable[str]
-    held_out: Iterable[str] | None = None
-    revision: str | None = None
-    """Of hub data."""
 
 
 def open_texts(source: Source, field: str, scratch: Path) -> Texts:
@@ -35,23 +25,6 @@ def open_texts(source: Source, field: str, scratch: Path) -> Texts:
         return open_dataset(source, field, scratch)
     assert source.path is not None, "a source is named, a dataset or a file"  # noqa: S101 - narrows the type
     return Texts(_READERS[source.path.suffix](source.path, field))
-
-
-def text_of(value: object, field: str, where: str) -> str:
-    """`value` as text; a null is no text. Raises `DataProblem` when it is something else."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    raise DataProblem(
-        f"data.text_field: '{field}' of {where} holds {type(value).__name__}, not text: "
-        "set it to the name of the text's column"
-    )
-
-
-def no_column(field: str, where: str, columns: Iterable[str]) -> DataProblem:
-    known = ", ".join(sorted(columns)) or "none"
-    return DataProblem(f"data.text_field: {where} has no '{field}': set it to one of its columns: {known}")
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

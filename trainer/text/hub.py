@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.problems import DataProblem
-from trainer.text.documents import Texts, no_column, text_of
+from trainer.text.columns import Texts, no_column, text_of
 from trainer.text.sources import Source
 from trainer.text.vocabulary import GPT2_FILES, GPT2_REPOSITORY
 
