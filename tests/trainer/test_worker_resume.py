@@ -179,3 +179,19 @@ def test_a_run_that_a_signal_stopped_at_its_target_is_evaluated_when_it_comes_ba
     work_here(second)
     assert list(evaluations(second.directory)) == [13]
     assert evaluations(second.directory)[13].train_loss > 0
+
+
+def test_another_tokenizer_or_text_is_refused_and_nothing_is_overwritten(tmp_path: Path, cache: Path) -> None:
+    text = tmp_path / "text.txt"
+    lines = [f"{n} is not {n + 1}, and a line of text is no more than a line" for n in range(2000)]
+    for kind, changed in (("bpe", "tokenizer"), ("bytes", "evaluation_set")):
+        text.write_text("\n".join(lines))
+        tokenizer = {"kind": kind, **({"vocab_size": 300} if kind == "bpe" else {})}
+        config = tiny_config(data={"source": str(text), "tokenizer": tokenizer})
+        first = make_assignment(tmp_path / kind, cache, config=config)
+        work_here(first)
+        kept = sorted((tmp_path / kind / "checkpoints").rglob("*"))
+        text.write_text("\n".join(line.replace("line", "verse") for line in lines))
+        work_here(first.model_copy(update={"target_step": 30}), ExitCode.CONFIG_ERROR)
+        assert f"has {changed} " in exit_record(first.directory)["message"]
+        assert sorted((tmp_path / kind / "checkpoints").rglob("*")) == kept
