@@ -9,7 +9,7 @@ def keep_freed_pages() -> bool:
     """Lets the next large tensor have the pages of the last one; False where the C library cannot.
 
     By default glibc maps each block over 32 MB anew and returns it when freed, so that the gradients of large
-    experts are paged in and zeroed again at every step (measured by benchmarks/trainer/moe.py).
+    experts are paged in and zeroed again at every step.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

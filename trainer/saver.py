@@ -1,5 +1,6 @@
 """Checkpoints written beside the training: from a copy, by a thread, one at a time."""
 
+import sys
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from trainer import checkpoint
 from trainer.contract import folders
 
 Tensors = dict[str, Tensor]
+SWITCH_SECONDS = 0.0001
 
 
 class Saver:
@@ -21,6 +23,8 @@ class Saver:
     def __init__(self, directory: Path, keep_steps: Iterable[int]) -> None:
         self._directory, self._keep = directory, set(keep_steps)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        # Else a training that comes back from a kernel waits 5 ms for a thread that is in Python.
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._pending: Future[CheckpointRecord] | None = None
         folders.remove_unfinished(directory)
 

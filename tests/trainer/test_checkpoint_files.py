@@ -8,8 +8,10 @@ import torch
 
 from orchestrator.protocol.report import Phase, Report
 from trainer import checkpoint
+from trainer.config import OptimizerConfig
 from trainer.contract import folders
 from trainer.contract.spool import Spool
+from trainer.optim import AdamW
 from trainer.problems import CheckpointProblem, DataProblem, code_for
 
 FILES = ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
@@ -98,3 +100,21 @@ def test_the_spool_goes_on_after_a_crash_and_cuts_a_torn_line(tmp_path: Path) ->
     again.append(Report(epoch=1, sequence=3, phase=Phase.ENDED, step=3), durable=False)
     assert [Report.model_validate_json(again.read(n)).sequence for n in (1, 2, 3)] == [1, 2, 3]
     again.close()
+
+
+def test_an_optimizers_state_is_read_in_both_layouts() -> None:
+    """One piece for each kind, or a tensor for each parameter, as the first release wrote it."""
+    optimizer = AdamW(torch.nn.Linear(3, 2), OptimizerConfig())
+    for number, part in enumerate((optimizer.first, optimizer.second, optimizer.steps)):
+        for name, tensor in part.items():
+            tensor.fill_(number + len(name))
+    pieces = optimizer.state()
+    assert {kind: piece.numel() for kind, piece in pieces.items()} == {"first": 8, "second": 8, "steps": 2}
+    kinds = {"first": optimizer.first, "second": optimizer.second, "steps": optimizer.steps}
+    each = {f"{kind}.{name}": t.clone() for kind, part in kinds.items() for name, t in part.items()}
+    for layout in (pieces, each):
+        other = AdamW(torch.nn.Linear(3, 2), OptimizerConfig())
+        other.load(layout)
+        assert all(torch.equal(piece, pieces[kind]) for kind, piece in other.state().items())
+    with pytest.raises(KeyError):
+        other.load({"first": pieces["first"]})
