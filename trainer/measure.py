@@ -8,6 +8,7 @@ from orchestrator.protocol.report import Evaluation
 from trainer.facts import attention_flops_per_token, flops_per_token
 from trainer.health import routing_health
 from trainer.perplexity import perplexity
+from trainer.schedules import aux_coefficient, learning_rate
 from trainer.state import Progress
 from trainer.training import StepResult, Training
 
@@ -19,9 +20,11 @@ PEAK_FLOPS = {
 
 
 def evaluation(training: Training, progress: Progress, last: StepResult | None, loss: float) -> Evaluation:
-    """The evaluation at `progress.step`, where the held-out loss is `loss` nats per token."""
-    w = progress.window
-    moe = last is not None and last.aux_coef is not None
+    """The evaluation at `progress.step`, where the held-out loss is `loss` nats per token.
+
+    `last` is the step before it; None in an attempt that has resumed here and trained none.
+    """
+    w, config, trained = progress.window, training.config, max(0, progress.step - 1)
     health = None
     if training.counts is not None:
         dropped = int(training.dropped.item()) if training.dropped is not None else 0
@@ -32,16 +35,16 @@ def evaluation(training: Training, progress: Progress, last: StepResult | None, 
         eval_loss=loss,
         perplexity=perplexity(loss),
         train_loss=w.mean_loss,
-        learning_rate=last.learning_rate if last else 0.0,
+        learning_rate=learning_rate(config.schedule, config.optimizer.lr, trained, training.horizon),
         grad_norm=progress.grad_norm,
         nan_events=progress.nan_events,
         tokens_per_second=w.tokens_per_second,
         wall_seconds=progress.wall_seconds,
         peak_memory_bytes=peak_memory_bytes(training),
         flops_utilisation=flops_utilisation(training, w.tokens_per_second),
-        aux_loss=w.mean_aux if moe else None,
+        aux_loss=w.mean_aux if config.moe else None,
         aux_loss_pooled=last.aux_loss_pooled if last else None,
-        aux_coef=last.aux_coef if last else None,
+        aux_coef=aux_coefficient(config.moe, trained, training.horizon) if config.moe else None,
         routing=health,
     )
 

@@ -109,12 +109,10 @@ def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:
 
     if (count := config.train.threads or threads) is not None:
         torch.set_num_threads(count)
-    if cuda:
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # without it its products are not deterministic
     # On CPU every operation used here is deterministic, and the call below imports the compiler: seconds.
     if config.train.deterministic and cuda:
+        # cuBLAS reads it when it starts; without it its products are not deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -154,3 +154,17 @@ def test_an_unreadable_assignment(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "a.json").write_text("{}")
     assert main(["work", str(tmp_path / "a.json")]) == ExitCode.CONFIG_ERROR
     assert "assignment" in capsys.readouterr().err
+
+
+def test_train_says_when_a_target_loss_was_reached(
+    config_file: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--config", str(config_file), "--run-dir", str(tmp_path / "run"), "--to-step", "20"]
+    arguments += ["--eval-every", "10", "--cache", str(cache), "--set", "train.target_losses=[9.0, 0.1]"]
+    assert main([*arguments, "--json"]) == 0
+    reached = json.loads(capsys.readouterr().out)["reached"]
+    assert list(reached) == ["9.0"]
+    assert reached["9.0"]["step"] == 10
+    assert reached["9.0"]["wall_seconds"] > 0
+    assert main(arguments) == 0
+    assert "9.0" in capsys.readouterr().out

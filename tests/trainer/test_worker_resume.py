@@ -171,14 +171,31 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_difference(tmp_path:
 def test_a_run_that_a_signal_stopped_at_its_target_is_evaluated_when_it_comes_back(
     tmp_path: Path, cache: Path
 ) -> None:
-    first = make_assignment(tmp_path / "first", cache, target_step=40)
+    config = tiny_config("recurrent_shared_moe")
+    first = make_assignment(tmp_path / "first", cache, target_step=40, config=config)
+    straight = make_assignment(tmp_path / "straight", cache, target_step=13, config=config)
     boundaries = count()
     record = work(first, lambda: next(boundaries) == 13)
     assert (record.code, record.step) == (ExitCode.PREEMPTED, 13)
-    second = make_assignment(tmp_path / "second", cache, target_step=13, resume_from=(first.directory,))
+    second = make_assignment(
+        tmp_path / "second", cache, target_step=13, resume_from=(first.directory,), config=config
+    )
     work_here(second)
+    work_here(straight)
     assert list(evaluations(second.directory)) == [13]
-    assert evaluations(second.directory)[13].train_loss > 0
+    measured, expected = evaluations(second.directory)[13], evaluations(straight.directory)[13]
+    assert measured.aux_loss_pooled is None  # of a step, and none was trained
+    same = (
+        "eval_loss",
+        "train_loss",
+        "learning_rate",
+        "grad_norm",
+        "aux_loss",
+        "aux_coef",
+        "routing",
+        "tokens",
+    )
+    assert {n: getattr(measured, n) for n in same} == {n: getattr(expected, n) for n in same}
 
 
 def test_another_tokenizer_or_text_is_refused_and_nothing_is_overwritten(tmp_path: Path, cache: Path) -> None:

@@ -88,20 +88,22 @@ def result(assignment: Assignment, record: ExitRecord) -> dict[str, object]:
     if record.code == ExitCode.FINISHED and record.step > target:
         status = f"already at step {record.step}, past --to-step {target}: nothing was trained"
     found = folders.candidates([Path(assignment.directory)], record.step)
-    last = _last_evaluation(found[0]) if found else {}
+    progress = _progress(found[0]) if found else {}
+    last = progress.get("last_evaluation") or {}
     shown = ("eval_loss", "perplexity", "train_loss", "tokens", "tokens_per_second", "wall_seconds")
     return {
         "status": status,
         "step": record.step,
         **({"evaluated_at": last["step"]} if last else {}),
         **{name: last[name] for name in shown if name in last},
+        **({"reached": progress["reached"]} if progress.get("reached") else {}),
         "checkpoint": str(found[0]) if found else None,
     }
 
 
-def _last_evaluation(folder: Path) -> dict[str, Any]:
+def _progress(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "state.json").read_text())["progress"]["last_evaluation"] or {}
+        return dict(json.loads((folder / "state.json").read_text())["progress"])
     except (OSError, ValueError, KeyError):
         return {}  # damaged, and passed over when the run was resumed
 
