@@ -1,19 +1,20 @@
 """The loop: step, evaluate, checkpoint, report, ask; from where the run is to where it is told to go."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
-from orchestrator.protocol.report import CheckpointRecord, Directive, DirectiveKind, Evaluation, Phase, Point
+from orchestrator.protocol.report import CheckpointRecord, Evaluation, Point
 from trainer.contract import folders
+from trainer.contract.dialogue import Dialogue, Ending
 from trainer.contract.reporter import Reporter
 from trainer.evaluate import evaluation_loss
 from trainer.measure import evaluation, newly_reached
-from trainer.problems import Diverged, StaleEpoch
+from trainer.problems import Diverged
 from trainer.resume import snapshot
 from trainer.saver import Saver
 from trainer.state import Progress, Window
@@ -21,8 +22,6 @@ from trainer.team import Order
 from trainer.training import StepResult, Training
 
 log = logging.getLogger(__name__)
-
-POINTS_EVERY_SECONDS = 1.0
 
 
 class Loop:
@@ -37,8 +36,7 @@ class Loop:
         interrupted: Callable[[], bool],
     ) -> None:
         self.assignment, self.training, self.progress = assignment, training, progress
-        self.reporter, self.interrupted = reporter, interrupted
-        self.target = assignment.target_step
+        self._dialogue = Dialogue(assignment, interrupted, reporter)
         self.saved_step = progress.step
         """Of the newest checkpoint on disk; 0 when there is none, and none is needed."""
         config = training.config
@@ -48,8 +46,6 @@ class Loop:
         self._told_step = -1
         """Of the newest evaluation that this attempt has reported."""
         self._windows = training.data.evaluation_windows(config.sequence_length)
-        self._points: list[tuple[int, str, float]] = []
-        self._flushed_at = perf_counter()
         self._last: StepResult | None = None
 
     def run(self) -> ExitRecord:
@@ -66,64 +62,39 @@ class Loop:
         while True:
             self._report_saved(wait=False)
             if (ending := self._boundary()) is not None:
-                return ending
+                return self._leave(*ending)
             self._step()
             if self._evaluation_due():
                 self._evaluate()
 
     # --- a step boundary --------------------------------------------------------------------------------
 
-    def _boundary(self) -> ExitRecord | None:
+    def _boundary(self) -> Ending | None:
         """Obeys signals and directives; at the target, waits for what comes next. None: train on."""
-        if self.reporter.stale:
-            raise StaleEpoch("the service says that another attempt holds the lease")
-        if self.interrupted():
-            return self._leave(ExitCode.PREEMPTED, "a signal asked it to leave")
-        ending = self._obey(self.reporter.directive())
-        while ending is None and self.progress.step >= self.target:
+        ending = self._dialogue.orders(self.progress.step)
+        while ending is None and self.progress.step >= self._dialogue.target:
             ending = self._gate()
         return ending
 
-    def _gate(self) -> ExitRecord | None:
-        """Reports being at the target and obeys the answer. None: the target is further away now."""
-        if self._evaluated_at() != self.progress.step:  # resumed here, from where a signal had stopped it
+    def _gate(self) -> Ending | None:
+        """With its evaluation and checkpoint on record; told once more by a run that was resumed here."""
+        p, dialogue = self.progress, self._dialogue
+        if self._evaluated_at() != p.step:  # resumed here, from where a signal had stopped it
             self._evaluate()
-        if not self.reporter.connected:
-            return self._leave(ExitCode.FINISHED, f"trained to step {self.progress.step}")
-        a = self.assignment
         self._settle()
-        sequence = self._report_gate()
-        directive = self.reporter.wait_for_answer(
-            sequence, a.gate_poll_seconds, a.gate_wait_seconds, self.interrupted
-        )
-        if directive is not None:
-            return self._obey(directive)
-        if self.reporter.stale or self.interrupted():
-            return self._boundary()
-        return self._leave(ExitCode.AT_GATE, f"the service was silent for {a.gate_wait_seconds:g} s")
-
-    def _obey(self, directive: Directive | None) -> ExitRecord | None:
-        if directive is None or directive.kind is DirectiveKind.WAIT:
-            return None
-        if directive.kind is DirectiveKind.CONTINUE:
-            if directive.target_step > self.target:
-                self.target = directive.target_step
-                log.info("going on from step %d to %d", self.progress.step, self.target)
-            return None
-        if directive.kind is DirectiveKind.YIELD:
-            return self._leave(ExitCode.AT_GATE, directive.reason or "told to yield")
-        finished = self.progress.step >= self.target and directive.reason == "finished"
-        return self._leave(
-            ExitCode.FINISHED if finished else ExitCode.STOPPED, directive.reason or "told to stop"
-        )
+        if self._told_step != p.step:
+            dialogue.evaluation = Evaluation.model_validate(p.last_evaluation)
+            found = folders.records([Path(d) for d in self._directories()], p.step)
+            dialogue.checkpoints += map(self._with_loss, found)
+        return dialogue.wait_at_gate(p.step)
 
     def _leave(self, code: ExitCode, message: str) -> ExitRecord:
         step = self.progress.step
         self._settle()
-        self._flush_points()
         if step > self.saved_step:
             self._save()
             self._settle()
+        self._dialogue.tell(step)
         return ExitRecord(code=code, message=message, step=step)
 
     # --- a step ------------------------------------------------------------------------------------------
@@ -147,7 +118,7 @@ class Loop:
         p.wall_seconds += spent
         p.window.seconds += spent
         self._last = result
-        self.reporter.progress(p.step, p.window.tokens_per_second)
+        self._dialogue.reporter.progress(p.step, p.window.tokens_per_second)
         if not result.finite:
             self._count_nan(t.max_nan_steps)
 
@@ -157,7 +128,7 @@ class Loop:
         p.nan_in_a_row += 1
         log.warning("step %d was not finite and was skipped", p.step)
         if p.nan_in_a_row >= most:
-            self._flush_points()
+            self._dialogue.tell_points(p.step, now=True)
             raise Diverged(f"{most} steps in a row were not finite, the last of them step {p.step}")
 
     def _record(self, result: StepResult) -> None:
@@ -172,9 +143,12 @@ class Loop:
             "z_loss": result.z_loss,
             **result.details,
         }
-        self._points += [(self.progress.step, name, v) for name, v in values.items() if v is not None]
-        if perf_counter() - self._flushed_at >= POINTS_EVERY_SECONDS:
-            self._flush_points()
+        self._add_points({name: v for name, v in values.items() if v is not None})
+        self._dialogue.tell_points(self.progress.step)
+
+    def _add_points(self, values: Mapping[str, float]) -> None:
+        step = self.progress.step
+        self._dialogue.add_points(Point(step=step, name=name, value=v) for name, v in values.items())
 
     # --- evaluation, checkpoint, report -------------------------------------------------------------------
 
@@ -182,7 +156,7 @@ class Loop:
         step = self.progress.step
         return (
             step % self.assignment.eval_every == 0
-            or step == self.target
+            or step == self._dialogue.target
             or step in self.assignment.gate_steps
         )
 
@@ -192,14 +166,15 @@ class Loop:
             training.model, self._windows, training.config.vocab_size, training.device, training.precision
         )
         measured = evaluation(training, p, self._last, loss)
-        for target in newly_reached(p, training.config.train.target_losses, loss):
-            self._points.append((p.step, f"seconds_to_loss/{target:g}", p.wall_seconds))
+        reached = newly_reached(p, training.config.train.target_losses, loss)
+        self._add_points({f"seconds_to_loss/{target:g}": p.wall_seconds for target in reached})
         p.last_evaluation = measured.model_dump(mode="json")
         p.window = Window()
         training.counts = training.dropped = None
         log.info("step %d eval loss %.4f train loss %.4f", p.step, loss, measured.train_loss)
         # In the spool before the checkpoint begins: what is resumed from has its evaluation on record.
-        self.reporter.emit(Phase.TRAINING, p.step, evaluations=(measured,), points=self._take_points())
+        self._dialogue.evaluation = measured
+        self._dialogue.tell(p.step)
         self._told_step = p.step
         self._save()
 
@@ -217,21 +192,8 @@ class Loop:
         """Reports a checkpoint that has come to disk."""
         record = self._saver.take(wait=wait)
         if record is not None:
-            self.reporter.emit(Phase.TRAINING, self.progress.step, checkpoints=(self._with_loss(record),))
-
-    def _report_gate(self) -> int:
-        """Reports being at the target; if resumed there, with the evaluation and checkpoint once more."""
-        p = self.progress
-        if self._told_step == p.step:
-            return self.reporter.emit(Phase.AT_GATE, p.step, points=self._take_points())
-        found = folders.records([Path(d) for d in self._directories()], p.step)
-        return self.reporter.emit(
-            Phase.AT_GATE,
-            p.step,
-            evaluations=(Evaluation.model_validate(p.last_evaluation),),
-            checkpoints=tuple(map(self._with_loss, found)),
-            points=self._take_points(),
-        )
+            self._dialogue.checkpoints.append(self._with_loss(record))
+            self._dialogue.tell(self.progress.step)
 
     def _with_loss(self, record: CheckpointRecord) -> CheckpointRecord:
         last = self.progress.last_evaluation
@@ -244,12 +206,3 @@ class Loop:
 
     def _directories(self) -> list[str]:
         return [self.assignment.directory, *self.assignment.resume_from]
-
-    def _flush_points(self) -> None:
-        if self._points:
-            self.reporter.emit(Phase.TRAINING, self.progress.step, points=self._take_points())
-
-    def _take_points(self) -> tuple[Point, ...]:
-        points = tuple(Point(step=step, name=name, value=value) for step, name, value in self._points)
-        self._points, self._flushed_at = [], perf_counter()
-        return points

@@ -1,5 +1,6 @@
 """What an attempt has to say to the service, and what it is answered at a step boundary."""
 
+import logging
 from collections.abc import Callable, Iterable
 from time import perf_counter
 
@@ -16,6 +17,8 @@ from orchestrator.protocol.report import (
 from trainer.contract.reporter import Reporter
 from trainer.problems import StaleEpoch
 
+log = logging.getLogger(__name__)
+
 POINTS_EVERY_SECONDS = 1.0
 
 Ending = tuple[ExitCode, str]
@@ -25,11 +28,13 @@ Ending = tuple[ExitCode, str]
 class Dialogue:
     """Gathers what is reported together, and obeys. `target` is the step that was last asked for."""
 
-    def __init__(self, assignment: Assignment, interrupted: Callable[[], bool]) -> None:
-        self.reporter = Reporter(assignment)
+    def __init__(
+        self, assignment: Assignment, interrupted: Callable[[], bool], reporter: Reporter | None = None
+    ) -> None:
+        self.reporter = reporter or Reporter(assignment)
         self.target = assignment.target_step
         self.evaluation: Evaluation | None = None
-        """Not reported yet, like the next; it is never sent without its checkpoint."""
+        """Not reported yet, like the next."""
         self.checkpoints: list[CheckpointRecord] = []
         self.notes: list[str] = []
         self._points: list[Point] = []
@@ -83,7 +88,9 @@ class Dialogue:
         if directive is None or directive.kind is DirectiveKind.WAIT:
             return None
         if directive.kind is DirectiveKind.CONTINUE:
-            self.target = max(self.target, directive.target_step)
+            if directive.target_step > self.target:
+                self.target = directive.target_step
+                log.info("going on from step %d to %d", step, self.target)
             return None
         if directive.kind is DirectiveKind.YIELD:
             return ExitCode.AT_GATE, directive.reason or "told to yield"
