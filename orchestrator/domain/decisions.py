@@ -41,6 +41,8 @@ class PromoteRule:
     """`policy`: only variants that pass the promote criteria; `all`: every sound one."""
     if_none: Literal["no_winner", "probation"] = "no_winner"
     """When none is eligible: close the branch, or carry the best one on."""
+    eager: bool = False
+    """A variant whose place no other can take any more goes on before the gate closes."""
 
 
 @dataclass(frozen=True)

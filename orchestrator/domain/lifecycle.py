@@ -44,6 +44,8 @@ class Reason(StrEnum):
 
     FINISHED = "finished"
     NOT_PROMOTED = "not_promoted"
+    OUTRANKED = "outranked"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     PLATEAU = "plateau"
     DIVERGED = "diverged"
     UNHEALTHY_ROUTING = "unhealthy_routing"
@@ -71,6 +73,8 @@ class Reason(StrEnum):
 _STATUS_OF = {
     Reason.FINISHED: RunStatus.SUCCEEDED,
     Reason.NOT_PROMOTED: RunStatus.STOPPED,
+    Reason.OUTRANKED: RunStatus.STOPPED,
+    Reason.BUDGET_EXHAUSTED: RunStatus.STOPPED,
     Reason.PLATEAU: RunStatus.STOPPED,
     Reason.UNHEALTHY_ROUTING: RunStatus.STOPPED,
     Reason.USER_STOPPED: RunStatus.STOPPED,

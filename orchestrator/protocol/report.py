@@ -83,6 +83,13 @@ class Identity(WireModel):
     device: str
     threads: Count | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of Python and of the packages that the training rests on."""
+    code: dict[str, str] = Field(default_factory=dict)
+    """Where it is known: `git_commit`, and `git_diff_sha256` of what was not committed (`clean` if nothing)."""
+    warmup_steps: Count | None = None
+    """Steps of the schedule's rise; None where the trainer does not say."""
+    decay_from_step: Count | None = None
+    """The step from which the schedule's last decay lowers the rate; None where it has no such phase."""
 
 
 class CheckpointRecord(WireModel):

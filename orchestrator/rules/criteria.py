@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, match
+from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, match, trained_evaluations
 from orchestrator.domain.evidence import CriterionResult, Verdict, all_of
 from orchestrator.rules.statistics import apart
 
@@ -22,6 +23,79 @@ P = TypeVar("P", bound=Params)
 
 
 @dataclass(frozen=True)
+class Grid:
+    """When variants can be compared: evaluations every `every` steps; `stages` are the steps of the gates."""
+
+    every: int
+    stages: tuple[int, ...]
+    entered: int
+    """Variants that began the race, those that have left it among them; the control is not counted."""
+
+    @property
+    def horizon(self) -> int:
+        """The last stage's step: the full budget of one run."""
+        return self.stages[-1]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One variant at a point, in numbers alone: what the rules of the field are computed from. Nats."""
+
+    variant: str
+    order: int
+    """Place in the order in which the plan named the variants: what stands for the time of arrival."""
+    loss: float
+    """Raw eval loss at the step; infinite where it is not finite."""
+    running_mean: float
+    """Mean of its eval losses up to the step."""
+    best: float
+    """Its lowest eval loss up to the step."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A variant in the field: its sound runs at the step of the question, and its place in the plan."""
+
+    variant: str
+    runs: tuple[Curve, ...]
+    order: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """Everyone still in the race when all have come to one step; the control is not among them.
+
+    A rule that compares variants with each other is asked only where the whole field is there, so that the order
+    in which reports arrive cannot change what it says.
+    """
+
+    rivals: tuple[Rival, ...]
+    """In the plan's order."""
+    step: int
+    grid: Grid
+
+    @cached_property
+    def standings(self) -> tuple[Standing, ...]:
+        """Every rival in numbers, in the plan's order."""
+        return tuple(standing_of(rival, self.step) for rival in self.rivals)
+
+
+def standing_of(rival: Rival, step: int) -> Standing:
+    """Means over the rival's seeds at `step`; a loss that is not finite, or not there, is infinite."""
+    kept = [[e for e in trained_evaluations(run) if e.step <= step] for run in rival.runs]
+    last = [es[-1].eval_loss if es and es[-1].step == step else math.inf for es in kept]
+    means = [_mean([e.eval_loss for e in es]) if es else math.inf for es in kept]
+    best = [min((e.eval_loss for e in es if math.isfinite(e.eval_loss)), default=math.inf) for es in kept]
+    numbers = [_finite_mean(values) for values in (last, means, best)]
+    return Standing(rival.variant, rival.order, *numbers)
+
+
+def _finite_mean(values: Sequence[float]) -> float:
+    """Infinite as soon as one of the values is not finite: a seed that diverged is no evidence of quality."""
+    return _mean(values) if values and all(math.isfinite(value) for value in values) else math.inf
+
+
+@dataclass(frozen=True)
 class Case:
     """One variant before the rules: its runs at `step`, each beside the control's run of the same seed."""
 
@@ -32,6 +106,8 @@ class Case:
     tolerance: float = 1e-6
     ratio: float = 2.0
     """The widest pair of evaluations that a missing one may be interpolated between."""
+    field: Field | None = None
+    """The whole field, at a point where it is there; None at an evaluation, where a run is judged alone."""
 
     @property
     def subjects(self) -> tuple[Curve, ...]:
@@ -47,6 +123,16 @@ class Case:
 
 
 @dataclass(frozen=True)
+class FieldRule:
+    """The arithmetic of a criterion that compares variants with each other, for live use and the backtest."""
+
+    drops: Callable[[Any, Sequence[Standing], int, Grid], frozenset[str]]
+    """(params, everyone still in the race, step, grid) -> the variants for which the criterion passes."""
+    points: Callable[[Any, Grid], tuple[int, ...]]
+    """The steps at which it can say something: runs wait there until the field is complete."""
+
+
+@dataclass(frozen=True)
 class Criterion:
     """A registered criterion. `needs` says how many evaluations it takes before it can pass."""
 
@@ -54,20 +140,22 @@ class Criterion:
     params: type[Params]
     ask: Callable[[Any, Case], CriterionResult]
     needs: Callable[[Any], int]
+    field: FieldRule | None = None
+    """Set where the criterion compares variants with each other; None where it reads one run or the control."""
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
 def register(
-    name: str, params: type[P], needs: Callable[[P], int]
+    name: str, params: type[P], needs: Callable[[P], int], field: FieldRule | None = None
 ) -> Callable[[Callable[[P, Case], CriterionResult]], Callable[[P, Case], CriterionResult]]:
     """Enter a function in the registry. Two under one name is a mistake of the programmer."""
 
     def enter(ask: Callable[[P, Case], CriterionResult]) -> Callable[[P, Case], CriterionResult]:
         if name in CRITERIA:
             raise ValueError(f"two criteria are called {name}")
-        CRITERIA[name] = Criterion(name, params, ask, needs)
+        CRITERIA[name] = Criterion(name, params, ask, needs, field)
         return ask
 
     return enter

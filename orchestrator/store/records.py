@@ -34,6 +34,9 @@ class ExperimentRecord:
     spec_hash: str
     created_at: datetime
     ended_at: datetime | None
+    priority: int
+    held: str | None
+    """Why its gates hold, where they do: the control ended and no reference stands in for it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,24 @@ class VariantRecord:
     config: JsonObject
     config_hash: str
     facts: JsonObject
+    origin: JsonObject | None
+    """Of a variant that a result chose: what it was made from, and by which losses."""
+
+
+@dataclass(frozen=True)
+class DependentRow:
+    """A variant that waits for a result. `status`: waiting, resolved or dropped; `detail` says why."""
+
+    id: int
+    experiment_id: int
+    name: str
+    stage: int
+    kind: str
+    sources: list[str]
+    overrides: JsonObject
+    status: str
+    detail: str | None
+    variant_id: int | None
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,8 @@ class RunRecord:
     resume_at_most: int | None
     created_at: datetime
     ended_at: datetime | None
+    linked_run_id: int | None
+    """The run of an equal config whose curve and checkpoints this one took over, if it did."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +161,52 @@ class DecisionRecord:
     evidence: JsonObject
     policy_name: str
     policy_hash: str
+    created_at: datetime
+    gate_id: int | None
+    attempt: int | None
+    """The number of the attempt whose evaluation was judged; None at a gate and for a person's decision."""
+    shadow: bool
+    """Logged by a second policy and never acted upon."""
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One gate or point that was judged, and what it saw: enough to judge it again."""
+
+    id: int
+    key: str
+    experiment_id: int
+    stage: int
+    step: int
+    phase: str
+    inputs: JsonObject
+    conclusion: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredCurveRow:
+    """A reference: a curve that is not rerun."""
+
+    id: int
+    name: str
+    description: str
+    source: JsonObject
+    identity: JsonObject | None
+    evaluations: list[JsonObject]
+    train_loss: list[list[float]]
+    notes: list[str]
+    content_hash: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class PolicyRow:
+    id: int
+    name: str
+    version: int
+    hash: str
+    document: JsonObject
     created_at: datetime
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
 )
 
 from orchestrator.store.types import BigInt, PlainText, UtcDateTime
@@ -53,6 +54,8 @@ experiments = Table(
     Column("spec_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("held", PlainText),
 )
 
 idempotency = Table(
@@ -90,6 +93,23 @@ variants = Table(
     Column("config", JSON, nullable=False),
     Column("config_hash", String(64), nullable=False),
     Column("facts", JSON, nullable=False),
+    Column("origin", JSON(none_as_null=True)),
+    UniqueConstraint("experiment_id", "name"),
+)
+
+dependents = Table(
+    "dependents",
+    metadata,
+    _id(),
+    _of("experiments"),
+    Column("name", String(63), nullable=False),
+    Column("stage", Integer, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("sources", JSON, nullable=False),
+    Column("overrides", JSON, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("detail", PlainText),
+    _of("variants", nullable=True),
     UniqueConstraint("experiment_id", "name"),
 )
 
@@ -113,6 +133,7 @@ runs = Table(
     Column("resume_at_most", BigInt),
     Column("created_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
+    Column("linked_run_id", BigInt),
     UniqueConstraint("variant_id", "seed"),
     Index("ix_runs_experiment_id_status", "experiment_id", "status"),
 )
@@ -163,6 +184,7 @@ evaluations = Table(
     Column("body", JSON, nullable=False),
     Column("superseded", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("sequence", BigInt),
 )
 
 metrics = Table("metrics", metadata, _id(), Column("name", String(100), nullable=False, unique=True))
@@ -214,8 +236,53 @@ decisions = Table(
     Column("policy_name", String(63), nullable=False),
     Column("policy_hash", String(64), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("gate_id", BigInt),
+    Column("attempt", Integer),
+    Column("shadow", Boolean, nullable=False, server_default=false()),
     Index("ix_decisions_experiment_id", "experiment_id"),
     Index("ix_decisions_run_id", "run_id"),
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    _id(),
+    Column("key", String(200), nullable=False, unique=True),
+    _of("experiments"),
+    Column("stage", Integer, nullable=False),
+    Column("step", BigInt, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("inputs", JSON, nullable=False),
+    Column("conclusion", PlainText),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("ix_gates_experiment_id", "experiment_id"),
+)
+
+stored_curves = Table(
+    "stored_curves",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False, index=True),
+    Column("description", PlainText, nullable=False),
+    Column("source", JSON, nullable=False),
+    Column("identity", JSON(none_as_null=True)),
+    Column("evaluations", JSON, nullable=False),
+    Column("train_loss", JSON, nullable=False),
+    Column("notes", JSON, nullable=False),
+    Column("content_hash", String(64), nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    _id(),
+    Column("name", String(63), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("name", "version"),
 )
 
 events = Table(
