@@ -1,4 +1,4 @@
-"""Dependent variants, gates with their inputs, stored curves, policies, priorities, shadows: added, nothing changed.
+"""Dependent variants, gates with their inputs, stored curves, policies, priorities, shadows: all added.
 
 Revision ID: 0002
 Revises: 0001

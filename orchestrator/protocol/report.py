@@ -85,7 +85,7 @@ class Identity(WireModel):
     versions: dict[str, str] = Field(default_factory=dict)
     """Of Python and of the packages that the training rests on."""
     code: dict[str, str] = Field(default_factory=dict)
-    """Where it is known: `git_commit`, and `git_diff_sha256` of what was not committed (`clean` if nothing)."""
+    """Where it is known: `git_commit`, and `git_diff_sha256` of what was not committed, or `clean`."""
     warmup_steps: Count | None = None
     """Steps of the schedule's rise; None where the trainer does not say."""
     decay_from_step: Count | None = None

@@ -24,7 +24,7 @@ P = TypeVar("P", bound=Params)
 
 @dataclass(frozen=True)
 class Grid:
-    """When variants can be compared: evaluations every `every` steps; `stages` are the steps of the gates."""
+    """When variants can be compared: evaluations come every `every` steps, gates at the steps `stages`."""
 
     every: int
     stages: tuple[int, ...]
@@ -65,8 +65,8 @@ class Rival:
 class Field:
     """Everyone still in the race when all have come to one step; the control is not among them.
 
-    A rule that compares variants with each other is asked only where the whole field is there, so that the order
-    in which reports arrive cannot change what it says.
+    A rule that compares variants with each other is asked only where the whole field is there, so that
+    the order in which reports arrive cannot change what it says.
     """
 
     rivals: tuple[Rival, ...]
