@@ -24,7 +24,7 @@ def upgrade() -> None:
 
 
 def _add_columns() -> None:
-    """New columns refer to other rows without a foreign key: SQLite cannot add one to a table that is there."""
+    """Without foreign keys: SQLite cannot add one to a table that is there."""
     op.add_column("experiments", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("experiments", sa.Column("held", sa.Text(), nullable=True))
     op.add_column("variants", sa.Column("origin", sa.JSON(), nullable=True))

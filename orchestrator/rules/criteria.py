@@ -141,7 +141,7 @@ class Criterion:
     ask: Callable[[Any, Case], CriterionResult]
     needs: Callable[[Any], int]
     field: FieldRule | None = None
-    """Set where the criterion compares variants with each other; None where it reads one run or the control."""
+    """Set where it compares variants with each other; None where it reads one run, or the control."""
 
 
 CRITERIA: dict[str, Criterion] = {}
