@@ -11,6 +11,16 @@ def warmup_steps(config: ScheduleConfig, horizon: int) -> int:
     return config.warmup_steps if config.warmup_steps is not None else round(config.warmup_frac * horizon)
 
 
+def decay_from_step(config: ScheduleConfig, horizon: int) -> int | None:
+    """Where the last phase begins that lowers the rate; None for a family that has no such phase.
+
+    Cosine and linear schedules fall all the way from the warm-up on.
+    """
+    if config.family != "wsd" or config.decay_frac == 0:
+        return None
+    return round(horizon * (1 - config.decay_frac))
+
+
 def learning_rate(config: ScheduleConfig, peak: float, step: int, horizon: int) -> float:
     """The rate that step `step` (counted from 0) trains with; past the horizon, the last one."""
     warmup = warmup_steps(config, horizon)

@@ -17,6 +17,7 @@ from trainer.contract.reporter import Reporter
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
 from trainer.follower import follow, of_a_follower
 from trainer.ranks import environment_rank, environment_size, local_rank
+from trainer.schedules import decay_from_step, warmup_steps
 
 if TYPE_CHECKING:
     from trainer.training import Training
@@ -134,4 +135,6 @@ def _identity(config: Config, training: "Training") -> Identity:
         device=f"cuda: {torch.cuda.get_device_name()}" if training.device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         versions={"python": platform.python_version(), "torch": str(torch.__version__)},
+        warmup_steps=warmup_steps(config.schedule, training.horizon),
+        decay_from_step=decay_from_step(config.schedule, training.horizon),
     )

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from orchestrator.domain.curves import Curve, Unmatched
+from orchestrator.rules.cases import control_noise
 from orchestrator.rules.criteria import Case, PairedGap, losses_at, noise_margin, paired_gap
-from orchestrator.rules.policies import Policy
-from orchestrator.rules.statistics import seed_noise
+from orchestrator.rules.policies import Policy, sigma_at
 
 
 def conclude(finished: Sequence[Curve], step: int, policy: Policy) -> str:
@@ -23,7 +23,8 @@ def conclude(finished: Sequence[Curve], step: int, policy: Policy) -> str:
         return (
             f"{', '.join(sorted(others))} finished, and the control did not: there is nothing to compare with"
         )
-    noise = seed_noise(losses_at(list(controls.values()), step)) or policy.sigma or 0.0
+    measured_noise = control_noise(list(controls.values()), step)
+    noise = sigma_at(policy, step, step) if measured_noise is None else measured_noise
     gaps = {name: _gap(curves, controls, step, noise, policy) for name, curves in others.items()}
     compared = {name: gap for name, gap in gaps.items() if isinstance(gap, PairedGap)}
     reasons = [gap.reason for gap in gaps.values() if isinstance(gap, Unmatched)]

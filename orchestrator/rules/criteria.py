@@ -30,6 +30,8 @@ class Grid:
     stages: tuple[int, ...]
     entered: int
     """Variants that began the race, those that have left it among them; the control is not counted."""
+    sigma: float = 0.0
+    """Seed noise of the eval loss at the step in question, in nats; a rule without a margin ignores it."""
 
     @property
     def horizon(self) -> int:
@@ -109,9 +111,14 @@ class Case:
     field: Field | None = None
     """The whole field, at a point where it is there; None at an evaluation, where a run is judged alone."""
 
-    @property
+    @cached_property
     def subjects(self) -> tuple[Curve, ...]:
         return tuple(subject for subject, _ in self.pairs)
+
+    @cached_property
+    def gaps(self) -> dict[int, "PairedGap | Unmatched"]:
+        """What `paired_gap` has found, by step: several criteria and the evidence ask for the same."""
+        return {}
 
     def at_least(self, measured: float, threshold: float) -> bool:
         """`measured >= threshold` that passes at equality, whatever the floats say."""
@@ -210,6 +217,12 @@ class PairedGap:
 
 def paired_gap(case: Case, step: int) -> PairedGap | Unmatched:
     """The mean over seeds of (variant - control) at the same step or tokens, or why there is none."""
+    if step not in case.gaps:
+        case.gaps[step] = _paired_gap(case, step)
+    return case.gaps[step]
+
+
+def _paired_gap(case: Case, step: int) -> PairedGap | Unmatched:
     if not case.pairs:
         return Unmatched("there is no run to compare", invalid=False)
     found = []

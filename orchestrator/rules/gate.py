@@ -10,14 +10,14 @@ from pydantic import JsonValue
 from orchestrator.domain.curves import Curve, StageView, comparable, latest_finite, upto
 from orchestrator.domain.decisions import DecisionKind, Entrant, GateOutcome, Judgement, PromoteRule
 from orchestrator.domain.evidence import CriterionResult, Verdict
-from orchestrator.rules.criteria import Case, losses_at, noise_margin
+from orchestrator.rules.cases import control_noise, own_case, paired_case
+from orchestrator.rules.criteria import Case, noise_margin
 from orchestrator.rules.criteria_health import healthy_routing, not_diverged
 from orchestrator.rules.frozen import comparison_evidence, curve_evidence, number
-from orchestrator.rules.judge import own_case, stop_result
+from orchestrator.rules.judge import stop_result
 from orchestrator.rules.nodes import ask
 from orchestrator.rules.policies import Policy
 from orchestrator.rules.ranking import Contender, rank
-from orchestrator.rules.statistics import seed_noise
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,9 @@ def _candidates(
     for curve in sound:
         if not curve.is_control:
             grouped[curve.variant].append(curve)
-    noise = seed_noise(losses_at(controls, stage.steps))
-    sigma = noise if noise is not None else (policy.sigma or 0.0)
+    noise = control_noise(controls, stage.steps)
     return {
-        variant: _candidate(variant, curves, controls, sigma, stage, policy)
+        variant: _candidate(variant, curves, controls, noise, stage, policy)
         for variant, curves in grouped.items()
     }
 
@@ -114,18 +113,11 @@ def _candidate(
     variant: str,
     curves: Sequence[Curve],
     controls: Sequence[Curve],
-    sigma: float,
+    noise: float | None,
     stage: StageView,
     policy: Policy,
 ) -> Candidate:
-    """A variant's case: seeds that the control has too, or all of its own where there is none of them."""
-    by_seed = {control.seed: control for control in controls}
-    paired = [curve for curve in curves if curve.seed in by_seed] or curves
-    case = replace(
-        own_case(paired[0], stage.steps, policy),
-        pairs=tuple((curve, by_seed.get(curve.seed)) for curve in paired),
-        sigma=sigma,
-    )
+    case = paired_case(curves, controls, stage.steps, policy, noise)
     promote = replace(ask(policy.promote, case), name="promote")
     return Candidate(
         variant=variant,
@@ -133,7 +125,7 @@ def _candidate(
         case=case,
         promote=promote,
         stop=stop_result(policy, case),
-        contender=_contender(variant, paired, stage),
+        contender=_contender(variant, case.subjects, stage),
         invalid=any(control is not None and comparable(curve, control) for curve, control in case.pairs),
     )
 

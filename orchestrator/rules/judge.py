@@ -5,6 +5,7 @@ from dataclasses import replace
 from orchestrator.domain.curves import Curve, StageView
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import CriterionResult, Verdict
+from orchestrator.rules.cases import own_case
 from orchestrator.rules.criteria import Case
 from orchestrator.rules.criteria_health import healthy_routing, not_diverged
 from orchestrator.rules.frozen import curve_evidence
@@ -34,17 +35,6 @@ def judge_evaluation(subject: Curve, *, stage: StageView, policy: Policy) -> Jud
         text=text,
         criteria=(guard, health, stop),
         evidence={"stage": stage.name, "stage_steps": stage.steps, **curve_evidence(subject, step)},
-    )
-
-
-def own_case(subject: Curve, step: int, policy: Policy) -> Case:
-    """A case of one run with nothing to compare it with."""
-    return Case(
-        pairs=((subject, None),),
-        step=step,
-        sigma=policy.sigma or 0.0,
-        tolerance=policy.tolerance,
-        ratio=policy.interpolation_ratio,
     )
 
 

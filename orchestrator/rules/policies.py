@@ -15,6 +15,7 @@ from orchestrator.rules.criteria import Params
 from orchestrator.rules.criteria_compare import SameLoss
 from orchestrator.rules.criteria_health import HealthyRouting, NotDiverged
 from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, parse_node
+from orchestrator.rules.noise import NoiseBand, noise_at
 
 REGISTERED_BY = (criteria_compare, criteria_efficiency, criteria_health, criteria_stop)
 """Importing a module of criteria enters them in the registry: a new one is named here."""
@@ -36,6 +37,8 @@ class Policy(Params):
     """A comparison passes at equality: floats within this of it count as equal."""
     sigma: float | None = Field(default=None, ge=0)
     """Seed noise in nats where the control has fewer than two seeds; null: not known, floors alone apply."""
+    noise: tuple[NoiseBand, ...] = Field(default=(), max_length=100)
+    """The same by step: the first band that covers a step goes before `sigma`."""
     interpolation_ratio: float = Field(default=2.0, ge=1)
     """The later of two evaluations around a missing one is at most this many times the earlier."""
     ties: SameLoss = SameLoss()
@@ -62,6 +65,12 @@ def resolve_policy(source: str | JsonObject, known: Mapping[str, JsonObject]) ->
     if problems:
         raise Invalid(problems)
     return policy
+
+
+def sigma_at(policy: Policy, step: int, horizon: int | None) -> float:
+    """Seed noise in nats that the policy assumes at a step, where none is measured; 0 where it says none."""
+    known = noise_at(policy.noise, step, horizon)
+    return known if known is not None else policy.sigma or 0.0
 
 
 def policy_hash(policy: Policy) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from trainer.config import MoeConfig, ScheduleConfig
 from trainer.health import normalised_entropy, routing_health
-from trainer.schedules import aux_coefficient, learning_rate
+from trainer.schedules import aux_coefficient, decay_from_step, learning_rate
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,20 @@ def test_learning_rate(family: str, step: int, rate: float) -> None:
 def test_warmup_by_share_of_the_horizon() -> None:
     config = ScheduleConfig(warmup_frac=0.1)
     assert learning_rate(config, 1.0, 49, 1000) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("family", "begins"), [("wsd", 80), ("cosine", None), ("linear", None), ("constant", None)]
+)
+def test_the_last_decay_begins_where_the_rate_is_still_whole(family: str, begins: int | None) -> None:
+    config = ScheduleConfig.model_validate({"family": family, "warmup_steps": 10})
+    assert decay_from_step(config, 100) == begins
+    if begins is not None:
+        assert learning_rate(config, 1.0, begins, 100) == 1.0 > learning_rate(config, 1.0, begins + 1, 100)
+
+
+def test_a_decay_of_no_length_is_none() -> None:
+    assert decay_from_step(ScheduleConfig(family="wsd", decay_frac=0), 100) is None
 
 
 @pytest.mark.parametrize(("step", "coef"), [(0, 0.05), (100, 0.05), (300, 0.03), (500, 0.01), (9000, 0.01)])
