@@ -1,10 +1,13 @@
 """A run's curve: its evaluations from step 0 on, over all attempts, and what is derived from them."""
 
 import math
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Literal
 
-from orchestrator.protocol.report import Evaluation, Identity
+from orchestrator.protocol.report import Evaluation, Identity, Routing
 
 Axis = Literal["step", "tokens"]
 
@@ -23,6 +26,27 @@ class Curve:
     """(step, training loss) between evaluations, ascending."""
     restarts: tuple[int, ...] = ()
     """The step from which each attempt after the first went on, where the one before had broken."""
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """The step of each evaluation: what is searched by bisection."""
+        return tuple(evaluation.step for evaluation in self.evaluations)
+
+    @cached_property
+    def best(self) -> tuple[float, ...]:
+        """The lowest finite eval loss up to each evaluation; infinite until there is one."""
+        losses = (evaluation.eval_loss for evaluation in self.evaluations)
+        return tuple(accumulate((loss if math.isfinite(loss) else math.inf for loss in losses), min))
+
+    @cached_property
+    def routings(self) -> tuple[Routing, ...]:
+        """The routing of the evaluations that came with one."""
+        return tuple(e.routing for e in self.evaluations if e.routing is not None)
+
+    @cached_property
+    def has_balance_loss(self) -> bool:
+        """Whether an evaluation came with a balance loss or its coefficient."""
+        return any(e.aux_loss is not None or e.aux_coef is not None for e in self.evaluations)
 
 
 @dataclass(frozen=True)
@@ -61,18 +85,22 @@ class Unmatched:
 
 def trained_evaluations(curve: Curve) -> tuple[Evaluation, ...]:
     """Evaluations after at least one step: one at step 0 says nothing about training and is never counted."""
-    return tuple(evaluation for evaluation in curve.evaluations if evaluation.step > 0)
+    return curve.evaluations[bisect_right(curve.steps, 0) :]
 
 
 def upto(curve: Curve, step: int) -> Curve:
     """The curve as it was known at `step`: nothing after it can move a decision made there."""
+    known = bisect_right(curve.steps, step)
+    later = [*curve.train_loss[-1:], *((restart,) for restart in curve.restarts)]
+    if known == len(curve.steps) and all(point[0] <= step for point in later):
+        return curve  # with what was worked out on it
     return Curve(
         run_id=curve.run_id,
         variant=curve.variant,
         seed=curve.seed,
         is_control=curve.is_control,
         identity=curve.identity,
-        evaluations=tuple(evaluation for evaluation in curve.evaluations if evaluation.step <= step),
+        evaluations=curve.evaluations[:known],
         train_loss=tuple(point for point in curve.train_loss if point[0] <= step),
         restarts=tuple(restart for restart in curve.restarts if restart <= step),
     )
@@ -80,23 +108,19 @@ def upto(curve: Curve, step: int) -> Curve:
 
 def evaluation_at(curve: Curve, step: int) -> Evaluation | None:
     """The evaluation at exactly `step`."""
-    return next((evaluation for evaluation in curve.evaluations if evaluation.step == step), None)
+    place = bisect_left(curve.steps, step)
+    return curve.evaluations[place] if curve.steps[place : place + 1] == (step,) else None
 
 
 def latest_finite(curve: Curve, step: int) -> Evaluation | None:
     """The gate value's evaluation: the latest at or before `step` whose eval loss is finite."""
-    finite = [e for e in curve.evaluations if e.step <= step and math.isfinite(e.eval_loss)]
-    return finite[-1] if finite else None
+    known = reversed(curve.evaluations[: bisect_right(curve.steps, step)])
+    return next((evaluation for evaluation in known if math.isfinite(evaluation.eval_loss)), None)
 
 
 def best_so_far(curve: Curve) -> tuple[float, ...]:
     """The lowest finite eval loss up to each evaluation, in nats per token; infinite until there is one."""
-    best, seen = math.inf, []
-    for evaluation in curve.evaluations:
-        if math.isfinite(evaluation.eval_loss):
-            best = min(best, evaluation.eval_loss)
-        seen.append(best)
-    return tuple(seen)
+    return curve.best
 
 
 def moving_improvement(curve: Curve, k: int = 2) -> float | None:
@@ -147,10 +171,11 @@ def loss_at(curve: Curve, axis: Axis, at: int, ratio: float = 2.0) -> tuple[floa
     An exact evaluation is taken as it is. Else log loss is linear in log budget between the two
     finite evaluations around `at`, if the later is at most `ratio` times the earlier. Never extrapolated.
     """
-    points = [(getattr(e, axis), e.eval_loss) for e in curve.evaluations]
-    exact = next((loss for x, loss in points if x == at), None)
-    if exact is not None:
-        return (exact, False) if math.isfinite(exact) else None
+    exact = evaluation_at(curve, at) if axis == "step" else None
+    points = [] if exact else [(getattr(e, axis), e.eval_loss) for e in curve.evaluations]
+    known = exact.eval_loss if exact else next((loss for x, loss in points if x == at), None)
+    if known is not None:
+        return (known, False) if math.isfinite(known) else None
     usable = [(x, loss) for x, loss in points if x > 0 and math.isfinite(loss) and loss > 0]
     before = max((p for p in usable if p[0] < at), default=None)
     after = min((p for p in usable if p[0] > at), default=None)

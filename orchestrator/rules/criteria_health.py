@@ -38,14 +38,20 @@ def _not_diverged(params: NotDiverged, case: Case, curve: Curve) -> CriterionRes
     if not math.isfinite(last.eval_loss):
         text = f"eval loss is {last.eval_loss} at step {last.step}"
         return CriterionResult(name, Verdict.FAIL, text, threshold=params.above_best)
-    rises = [e.eval_loss - b for e, b in zip(curve.evaluations, best_so_far(curve), strict=True)]
-    far = [rise > params.above_best + case.tolerance for rise in rises if math.isfinite(rise)]
-    diverged = far[-1] and sum(far) >= params.evaluations
+    limit = params.above_best + case.tolerance
+    rise = last.eval_loss - best_so_far(curve)[-1]
+    diverged = rise > limit and _times_above(curve, limit) >= params.evaluations
     text = (
-        f"eval loss {last.eval_loss:.3f} is {rises[-1]:.3f} above its own best at step {last.step}; "
+        f"eval loss {last.eval_loss:.3f} is {rise:.3f} above its own best at step {last.step}; "
         f"more than {params.above_best:.1f} at {params.evaluations} evaluations is divergence"
     )
-    return CriterionResult(name, verdict_of(not diverged), text, rises[-1], params.above_best)
+    return CriterionResult(name, verdict_of(not diverged), text, rise, params.above_best)
+
+
+def _times_above(curve: Curve, limit: float) -> int:
+    """At how many evaluations the eval loss was finite and more than `limit` above its best until then."""
+    rises = [e.eval_loss - b for e, b in zip(curve.evaluations, best_so_far(curve), strict=True)]
+    return sum(rise > limit for rise in rises if math.isfinite(rise))
 
 
 class HealthyRouting(Params):

@@ -31,7 +31,7 @@ def _no_improvement(params: NoImprovement, case: Case, curve: Curve) -> Criterio
     if count < needed:
         text = f"{count} of the {needed} evaluations that this takes"
         return unknown(name, text, params.threshold)
-    best = [b for b, e in zip(best_so_far(curve), curve.evaluations, strict=True) if e.step > 0][-needed:]
+    best = best_so_far(curve)[-needed:]
     if not math.isfinite(best[0]):
         return unknown(name, "there is no finite evaluation to improve on", params.threshold)
     largest = max(before - after for before, after in pairwise(best))

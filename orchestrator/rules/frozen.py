@@ -48,7 +48,7 @@ def comparison_evidence(case: Case) -> JsonObject:
     for subject, control in case.pairs:
         row = curve_evidence(subject, case.step)
         row["control"] = curve_evidence(control, case.step) if control else None
-        alone = Case(((subject, control),), case.step, ratio=case.ratio)
+        alone = Case(((subject, control),), case.step, ratio=case.ratio) if len(case.pairs) > 1 else case
         row["gap"] = _gap_evidence(paired_gap(alone, case.step))
         seeds.append(row)
     mean = _gap_evidence(paired_gap(case, case.step))

@@ -11,10 +11,9 @@ def is_moe(curve: Curve) -> bool:
 
     A single expert leaves nothing to route.
     """
-    routed = [e.routing for e in curve.evaluations if e.routing is not None]
-    if routed:
-        return any(routing.num_experts > 1 for routing in routed)
-    if any(e.aux_loss is not None or e.aux_coef is not None for e in curve.evaluations):
+    if curve.routings:
+        return any(routing.num_experts > 1 for routing in curve.routings)
+    if curve.has_balance_loss:
         return True
     identity = curve.identity
     return identity is not None and identity.parameters_active < identity.parameters_total
