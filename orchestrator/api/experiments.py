@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.deps import AppContext, ExperimentId, PageParams
 from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
-from orchestrator.services import override, query, views
+from orchestrator.services import override, query, views, views_compare, views_report
 from orchestrator.services.compare import compare
 from orchestrator.services.preview import preview
 from orchestrator.services.report import report
@@ -104,17 +104,17 @@ def list_events(
 @router.get("/experiments/{experiment_id}/compare")
 def get_compare(
     context: AppContext, experiment_id: ExperimentId, axis: Literal["step", "tokens"] = "step"
-) -> views.CompareView:
+) -> views_compare.CompareView:
     """Every run against the control at matched points."""
     return compare(context, experiment_id, axis)
 
 
-@router.get("/experiments/{experiment_id}/report", response_model=views.ReportView)
+@router.get("/experiments/{experiment_id}/report", response_model=views_report.ReportView)
 def get_report(
     context: AppContext,
     experiment_id: ExperimentId,
     format_: Annotated[Literal["json", "html"], Query(alias="format")] = "json",
-) -> views.ReportView | HTMLResponse:
+) -> views_report.ReportView | HTMLResponse:
     """Everything about an experiment: as data, or as one self-contained page."""
     found = report(context, experiment_id)
     if format_ == "json":

@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure
 from plotly.io import to_html
 
 from orchestrator import figures
-from orchestrator.services import views
+from orchestrator.services import views, views_compare, views_report
 
 UNIT = "nats per token"
 MARKED = frozenset({"promote", "decline", "stop", "fail"})
@@ -30,7 +30,7 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def report_html(report: views.ReportView, compared: views.CompareView) -> str:
+def report_html(report: views_report.ReportView, compared: views_compare.CompareView) -> str:
     """The page: curves, gaps at matched steps, every decision with its criteria, the spec."""
     return (
         _environment()
@@ -46,7 +46,9 @@ def report_html(report: views.ReportView, compared: views.CompareView) -> str:
     )
 
 
-def _figures(report: views.ReportView, compared: views.CompareView) -> list[tuple[str, Markup]]:
+def _figures(
+    report: views_report.ReportView, compared: views_compare.CompareView
+) -> list[tuple[str, Markup]]:
     """(title, HTML) of each figure; the script of Plotly goes with the first."""
     gates = [(stage.name, stage.steps) for stage in report.stages]
     drawn = [
@@ -72,7 +74,7 @@ def _label(run: views.RunView) -> str:
     return run.variant if run.seed == 0 else f"{run.variant} seed {run.seed}"
 
 
-def _losses(report: views.ReportView) -> list[figures.Line]:
+def _losses(report: views_report.ReportView) -> list[figures.Line]:
     return [
         figures.Line(
             _label(run),
@@ -85,7 +87,7 @@ def _losses(report: views.ReportView) -> list[figures.Line]:
     ]
 
 
-def _entropy(report: views.ReportView) -> list[figures.Line]:
+def _entropy(report: views_report.ReportView) -> list[figures.Line]:
     lines = []
     for run in report.runs:
         measured = [(e.step, e.routing.entropy) for e in run.evaluations if e.routing is not None]
@@ -97,7 +99,7 @@ def _entropy(report: views.ReportView) -> list[figures.Line]:
     return lines
 
 
-def _gaps(compared: views.CompareView) -> list[figures.Line]:
+def _gaps(compared: views_compare.CompareView) -> list[figures.Line]:
     return [
         figures.Line(
             row.variant if row.seed == 0 else f"{row.variant} seed {row.seed}",
@@ -111,7 +113,7 @@ def _gaps(compared: views.CompareView) -> list[figures.Line]:
     ]
 
 
-def _marks(report: views.ReportView) -> list[figures.Mark]:
+def _marks(report: views_report.ReportView) -> list[figures.Mark]:
     """The decisions that moved a run, each on its run's curve."""
     losses = {run.id: {e.step: e.eval_loss for e in run.evaluations} for run in report.runs}
     marks = []
@@ -124,8 +126,8 @@ def _marks(report: views.ReportView) -> list[figures.Mark]:
 
 
 def _gap_table(
-    report: views.ReportView, compared: views.CompareView
-) -> list[tuple[views.CompareRow, list[views.ComparePoint | None]]]:
+    report: views_report.ReportView, compared: views_compare.CompareView
+) -> list[tuple[views_compare.CompareRow, list[views_compare.ComparePoint | None]]]:
     """Each run with its point at the end of each stage, None where it did not come so far."""
     steps = [stage.steps for stage in report.stages]
     table = []

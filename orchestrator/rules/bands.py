@@ -16,6 +16,10 @@ class Bands(Params):
     fewer_parameters_from: float = 40.0
     fewer_parameters_to: float = 60.0
 
+    def is_for(self, fewer: float, tolerance: float = 1e-6) -> bool:
+        """Whether a model with `fewer` percent of the control's parameters less has a band at all."""
+        return self.fewer_parameters_from - tolerance <= fewer <= self.fewer_parameters_to + tolerance
+
 
 class Band(StrEnum):
     BETTER = "better"
@@ -40,6 +44,11 @@ class BandView:
 def quality_drop(loss: float, control_loss: float) -> float:
     """`q = 100 * (loss / loss_control - 1)`, in percent; negative when the loss is lower."""
     return 100 * (loss / control_loss - 1)
+
+
+def perplexity_change(loss: float, control_loss: float) -> float:
+    """`100 * (exp(loss - loss_control) - 1)`, in percent."""
+    return 100 * math.expm1(min(loss - control_loss, 700.0))
 
 
 def perplexity(loss: float) -> float:
@@ -70,12 +79,11 @@ def band_view(
     """The verdict band at equal steps or tokens, from total parameters, with what it is shown with."""
     drop = quality_drop(loss, control_loss)
     fewer = 100 * (1 - parameters / control_parameters)
-    low, high = bands.fewer_parameters_from - tolerance, bands.fewer_parameters_to + tolerance
     return BandView(
         quality_drop=drop,
         perplexity=perplexity(loss),
         perplexity_control=perplexity(control_loss),
-        perplexity_change=100 * math.expm1(min(loss - control_loss, 700.0)),
+        perplexity_change=perplexity_change(loss, control_loss),
         fewer_parameters=fewer,
-        band=band_of(drop, bands, tolerance) if low <= fewer <= high else None,
+        band=band_of(drop, bands, tolerance) if bands.is_for(fewer, tolerance) else None,
     )

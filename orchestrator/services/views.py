@@ -156,40 +156,6 @@ class LogView(View):
     next_offset: int
 
 
-class ComparePoint(View):
-    """One run at one step (or number of tokens) beside the control of the same seed."""
-
-    at: int
-    eval_loss: float
-    control_loss: float | None
-    gap: float | None
-    quality_drop_percent: float | None
-    """`100 * (loss / loss_control - 1)`."""
-    perplexity_change_percent: float | None
-    band: str | None
-    """Verdict band; only for 40-60% fewer parameters than the control."""
-    invalid: str | None
-    """Why the comparison is not sound, if it is not."""
-
-
-class CompareRow(View):
-    run_id: str
-    variant: str
-    seed: int
-    is_control: bool
-    status: str
-    params_total: int
-    params_active: int
-    points: list[ComparePoint]
-
-
-class CompareView(View):
-    experiment_id: str
-    control: str
-    axis: str
-    rows: list[CompareRow]
-
-
 class PlannedVariant(View):
     name: str
     stage: str
@@ -241,18 +207,3 @@ class PolicyView(View):
     name: str
     hash: str
     document: dict[str, JsonValue]
-
-
-class ReportView(View):
-    """Everything about one experiment in one document."""
-
-    experiment: ExperimentView
-    stages: list[StageView]
-    runs: list["RunReport"]
-    decisions: list[DecisionView]
-    events: list[EventView]
-
-
-class RunReport(RunView):
-    evaluations: list[EvaluationView]
-    attempt_list: list[AttemptView]
