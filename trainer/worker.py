@@ -16,6 +16,7 @@ from trainer.contract.interrupt import leaving_at_once
 from trainer.contract.reporter import Reporter
 from trainer.facts import flops_per_token, parameters_active, parameters_total, validate
 from trainer.follower import follow, of_a_follower
+from trainer.provenance import code_of, versions
 from trainer.ranks import environment_rank, environment_size, local_rank
 from trainer.schedules import decay_from_step, warmup_steps
 
@@ -119,8 +120,6 @@ def _set_up_torch(config: Config, threads: int | None, *, cuda: bool) -> None:
 
 
 def _identity(config: Config, training: "Training") -> Identity:
-    import platform
-
     import torch
 
     return Identity(
@@ -134,7 +133,8 @@ def _identity(config: Config, training: "Training") -> Identity:
         flops_per_token=flops_per_token(config),
         device=f"cuda: {torch.cuda.get_device_name()}" if training.device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        versions={"python": platform.python_version(), "torch": str(torch.__version__)},
+        versions=versions(torch.version.cuda),
+        code=code_of(),
         warmup_steps=warmup_steps(config.schedule, training.horizon),
         decay_from_step=decay_from_step(config.schedule, training.horizon),
     )

@@ -1,6 +1,7 @@
 """Which code the service runs: its version, and the commit where it lies in a repository."""
 
 import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -35,6 +36,8 @@ def code_of(file: Path) -> dict[str, str]:
 
 def _git(folder: Path, *words: str) -> bytes:
     argv = ["git", "-C", str(folder), *words]
-    return subprocess.run(
-        argv, check=True, capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL
-    ).stdout
+    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        argv, check=True, capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL, env=around
+    )
+    return done.stdout
