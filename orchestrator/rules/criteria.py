@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, match, trained_evaluations
+from orchestrator.domain.curves import Curve, Unmatched, evaluation_at, loss_at, match, trained_evaluations
 from orchestrator.domain.evidence import CriterionResult, Verdict, all_of
 from orchestrator.rules.statistics import apart
 
@@ -75,26 +75,66 @@ class Field:
     """In the plan's order."""
     step: int
     grid: Grid
+    tokens: int | None = None
+    """Where tokens per step differ: the number of tokens at which losses are compared; else None."""
 
     @cached_property
     def standings(self) -> tuple[Standing, ...]:
         """Every rival in numbers, in the plan's order."""
-        return tuple(standing_of(rival, self.step) for rival in self.rivals)
+        return tuple(standing_of(rival, self.step, self.tokens) for rival in self.rivals)
+
+    @cached_property
+    def by_name(self) -> dict[str, Standing]:
+        """The same by variant."""
+        return {standing.variant: standing for standing in self.standings}
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """From 1, by variant; those that diverged are not among them."""
+        return {standing.variant: place for place, standing in enumerate(ranked(self.standings), 1)}
+
+    @cached_property
+    def asked(self) -> dict[tuple[str, Params], frozenset[str]]:
+        """What the rules have dropped, by criterion and its numbers: every rival asks for the same."""
+        return {}
 
 
-def standing_of(rival: Rival, step: int) -> Standing:
-    """Means over the rival's seeds at `step`; a loss that is not finite, or not there, is infinite."""
-    kept = [[e for e in trained_evaluations(run) if e.step <= step] for run in rival.runs]
-    last = [es[-1].eval_loss if es and es[-1].step == step else math.inf for es in kept]
-    means = [_mean([e.eval_loss for e in es]) if es else math.inf for es in kept]
-    best = [min((e.eval_loss for e in es if math.isfinite(e.eval_loss)), default=math.inf) for es in kept]
-    numbers = [_finite_mean(values) for values in (last, means, best)]
-    return Standing(rival.variant, rival.order, *numbers)
+def ranked(standings: Sequence[Standing]) -> list[Standing]:
+    """Best raw loss first; equal losses go by the plan's order. One that diverged is in no rank."""
+    finite = [standing for standing in standings if math.isfinite(standing.loss)]
+    return sorted(finite, key=lambda standing: (standing.loss, standing.order, standing.variant))
+
+
+def standing_of(rival: Rival, step: int, tokens: int | None = None) -> Standing:
+    """Means over the rival's seeds at `step`, or at so many tokens.
+
+    A loss that is not finite, or not there, is infinite.
+    """
+    seeds = [_numbers(run, step, tokens) for run in rival.runs]
+    last, means, best = (
+        _finite_mean([numbers[i] for numbers in seeds]) if seeds else math.inf for i in range(3)
+    )
+    return Standing(rival.variant, rival.order, last, means, best)
+
+
+def _numbers(run: Curve, step: int, tokens: int | None) -> tuple[float, float, float]:
+    """The last, the mean and the lowest eval loss of one run."""
+    every = trained_evaluations(run)
+    if tokens is None:
+        seen = [(e.step, e.eval_loss) for e in every if e.step <= step]
+        last = seen[-1][1] if seen and seen[-1][0] == step else math.inf
+    else:
+        seen = [(e.step, e.eval_loss) for e in every if e.tokens <= tokens]
+        found = loss_at(run, "tokens", tokens)
+        last = math.inf if found is None else found[0]
+    losses = [loss for _, loss in seen]
+    mean = math.fsum(losses) / len(losses) if losses else math.inf
+    return last, mean, min(filter(math.isfinite, losses), default=math.inf)
 
 
 def _finite_mean(values: Sequence[float]) -> float:
     """Infinite as soon as one of the values is not finite: a seed that diverged is no evidence of quality."""
-    return _mean(values) if values and all(math.isfinite(value) for value in values) else math.inf
+    return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.inf
 
 
 @dataclass(frozen=True)
@@ -201,6 +241,8 @@ class PairedGap:
     gap: float
     seeds: int
     interpolated: bool
+    other: str = "the control"
+    """What the variant is compared with, as a sentence names it."""
 
     def beside(self, limit: float) -> tuple[str, str]:
         """`eval loss 4.357 is 0.078 above the control's 4.279 at step 1500`; the limit in as many digits."""
@@ -210,7 +252,7 @@ class PairedGap:
         how = " (interpolated)" if self.interpolated else ""
         sentence = (
             f"{mean}eval loss {self.loss:.3f} is {size} {side} "
-            f"the control's {self.control_loss:.3f}{how} at {self.where}"
+            f"{self.other}'s {self.control_loss:.3f}{how} at {self.where}"
         )
         return sentence, told
 
@@ -242,7 +284,13 @@ def _paired_gap(case: Case, step: int) -> PairedGap | Unmatched:
         gap=_mean([pair.gap for pair in found]),
         seeds=len(found),
         interpolated=any(pair.interpolated for pair in found),
+        other=_named(case.pairs[0][1]),
     )
+
+
+def _named(control: Curve | None) -> str:
+    """A reference, which is no run of ours and so has no run's id, is called by its name."""
+    return f"the reference {control.variant}" if control and control.run_id <= 0 else "the control"
 
 
 def unmatched(name: str, why: Unmatched, threshold: float | None = None) -> CriterionResult:

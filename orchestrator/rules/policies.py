@@ -9,7 +9,16 @@ from pydantic import Field, ValidationError
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.spec import Name
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.rules import criteria_compare, criteria_efficiency, criteria_health, criteria_stop
+from orchestrator.rules import (
+    criteria_compare,
+    criteria_efficiency,
+    criteria_field,
+    criteria_health,
+    criteria_leader,
+    criteria_median,
+    criteria_phases,
+    criteria_stop,
+)
 from orchestrator.rules.bands import Bands
 from orchestrator.rules.criteria import Params
 from orchestrator.rules.criteria_compare import SameLoss
@@ -17,7 +26,16 @@ from orchestrator.rules.criteria_health import HealthyRouting, NotDiverged
 from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, parse_node
 from orchestrator.rules.noise import NoiseBand, noise_at
 
-REGISTERED_BY = (criteria_compare, criteria_efficiency, criteria_health, criteria_stop)
+REGISTERED_BY = (
+    criteria_compare,
+    criteria_efficiency,
+    criteria_field,
+    criteria_health,
+    criteria_leader,
+    criteria_median,
+    criteria_phases,
+    criteria_stop,
+)
 """Importing a module of criteria enters them in the registry: a new one is named here."""
 
 

@@ -16,9 +16,9 @@ from orchestrator.rules.policies import Policy, resolve_policy
 ROOT = Path(__file__).parents[2]
 TOKENS_PER_STEP = 32_768
 DOCUMENTS = {
-    name: json.loads((ROOT / "configs" / "policies" / f"{name}.json").read_text())
-    for name in ("stage-gate", "short-screen")
+    file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "configs" / "policies").glob("*.json"))
 }
+POLICIES = {name: resolve_policy(name, DOCUMENTS) for name in DOCUMENTS}
 STAGE_GATE = resolve_policy("stage-gate", DOCUMENTS)
 SHORT_SCREEN = resolve_policy("short-screen", DOCUMENTS)
 SCREEN = StageView("screen", 1000, is_last=False)
