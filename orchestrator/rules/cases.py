@@ -12,32 +12,41 @@ from orchestrator.rules.statistics import seed_noise
 
 def own_case(subject: Curve, step: int, policy: Policy) -> Case:
     """A case of one run with nothing to compare it with."""
-    horizon = subject.identity.horizon_step if subject.identity else None
-    return Case(
-        pairs=((subject, None),),
-        step=step,
-        sigma=sigma_at(policy, step, horizon),
-        tolerance=policy.tolerance,
-        ratio=policy.interpolation_ratio,
-    )
+    return _case(((subject, None),), step, policy, noise=None, field=None)
 
 
 def paired_case(
-    curves: Sequence[Curve], controls: Sequence[Curve], step: int, policy: Policy, noise: float | None = None
+    curves: Sequence[Curve],
+    controls: Sequence[Curve],
+    step: int,
+    policy: Policy,
+    noise: float | None = None,
+    field: Field | None = None,
 ) -> Case:
     """A variant's case: seeds that the control has too, or all of its own where there is none of them.
 
-    `noise` is `control_noise`, where the caller has it for many variants; else it is worked out.
+    `noise` is `control_noise`, where the caller has it for many variants; else it is worked out. With `field`
+    the variant can be compared with the others too.
     """
     by_seed = {control.seed: control for control in controls}
     paired = [curve for curve in curves if curve.seed in by_seed] or list(curves)
-    alone = own_case(paired[0], step, policy)
     measured = control_noise(controls, step) if noise is None else noise
-    return replace(
-        alone,
-        pairs=tuple((curve, by_seed.get(curve.seed)) for curve in paired),
-        sigma=alone.sigma if measured is None else measured,
-    )
+    pairs = tuple((curve, by_seed.get(curve.seed)) for curve in paired)
+    return _case(pairs, step, policy, noise=measured, field=field)
+
+
+def _case(
+    pairs: tuple[tuple[Curve, Curve | None], ...],
+    step: int,
+    policy: Policy,
+    *,
+    noise: float | None,
+    field: Field | None,
+) -> Case:
+    identity = pairs[0][0].identity
+    horizon = identity.horizon_step if identity else None
+    sigma = sigma_at(policy, step, horizon) if noise is None else noise
+    return Case(pairs, step, sigma, policy.tolerance, policy.interpolation_ratio, field)
 
 
 def control_noise(controls: Sequence[Curve], step: int) -> float | None:

@@ -1,6 +1,7 @@
 """What a criterion is: a pure function of a case, registered under its name with the model of its numbers."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -52,6 +53,8 @@ class Standing:
     """Mean of its eval losses up to the step."""
     best: float
     """Its lowest eval loss up to the step."""
+    seeds: int = 1
+    """Over how many runs these are means."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,14 @@ class Field:
         return {standing.variant: standing for standing in self.standings}
 
     @cached_property
+    def ranked(self) -> list[Standing]:
+        """Best first, without those that diverged."""
+        return ranked(self.standings)
+
+    @cached_property
     def ranks(self) -> dict[str, int]:
         """From 1, by variant; those that diverged are not among them."""
-        return {standing.variant: place for place, standing in enumerate(ranked(self.standings), 1)}
+        return {standing.variant: place for place, standing in enumerate(self.ranked, 1)}
 
     @cached_property
     def asked(self) -> dict[tuple[str, Params], frozenset[str]]:
@@ -114,20 +122,21 @@ def standing_of(rival: Rival, step: int, tokens: int | None = None) -> Standing:
     last, means, best = (
         _finite_mean([numbers[i] for numbers in seeds]) if seeds else math.inf for i in range(3)
     )
-    return Standing(rival.variant, rival.order, last, means, best)
+    return Standing(rival.variant, rival.order, last, means, best, len(rival.runs))
 
 
 def _numbers(run: Curve, step: int, tokens: int | None) -> tuple[float, float, float]:
     """The last, the mean and the lowest eval loss of one run."""
-    every = trained_evaluations(run)
     if tokens is None:
-        seen = [(e.step, e.eval_loss) for e in every if e.step <= step]
-        last = seen[-1][1] if seen and seen[-1][0] == step else math.inf
+        at = evaluation_at(run, step)
+        last = math.inf if at is None else at.eval_loss
+        losses = [
+            e.eval_loss for e in run.evaluations[bisect_right(run.steps, 0) : bisect_right(run.steps, step)]
+        ]
     else:
-        seen = [(e.step, e.eval_loss) for e in every if e.tokens <= tokens]
         found = loss_at(run, "tokens", tokens)
         last = math.inf if found is None else found[0]
-    losses = [loss for _, loss in seen]
+        losses = [e.eval_loss for e in trained_evaluations(run) if e.tokens <= tokens]
     mean = math.fsum(losses) / len(losses) if losses else math.inf
     return last, mean, min(filter(math.isfinite, losses), default=math.inf)
 

@@ -113,10 +113,13 @@ def asha_drops(params: OutsideAsha, standings: Sequence[Standing], step: int, gr
     gone = diverged(standings)
     if step not in rungs(params, grid):
         return gone
-    sound = sorted(ranked(standings), key=lambda standing: (standing.order, standing.variant))
-    places = [_place(sound, i) for i in range(len(sound))]
-    kept = [place <= asha_keeps(params, i + 1) for i, place in enumerate(places)]
-    return gone | {standing.variant for standing, stays in zip(sound, kept, strict=True) if not stays}
+    sound = ranked(standings)
+    return gone | {s.variant for s in sound if not _asha_stays(params, sound, s)}
+
+
+def _asha_stays(params: OutsideAsha, sound: Sequence[Standing], subject: Standing) -> bool:
+    place, count = place_so_far(sound, subject)
+    return place <= asha_keeps(params, count)
 
 
 def asha_keeps(params: OutsideAsha, count: int) -> int:
@@ -124,19 +127,18 @@ def asha_keeps(params: OutsideAsha, count: int) -> int:
     return max(1, math.floor(count / params.eta + EXACT))
 
 
-def _place(sound: Sequence[Standing], index: int) -> int:
-    """Rank of one among itself and those before it; of equal losses the earlier is ahead."""
-    return 1 + sum(other.loss <= sound[index].loss for other in sound[:index])
+def place_so_far(sound: Sequence[Standing], subject: Standing) -> tuple[int, int]:
+    """(rank, number) of a variant and those before it in the plan; of equal losses the earlier is ahead."""
+    before = [s.loss for s in sound if (s.order, s.variant) < (subject.order, subject.variant)]
+    return 1 + sum(loss <= subject.loss for loss in before), 1 + len(before)
 
 
 @compares("outside_asha", OutsideAsha, drops=asha_drops, points=rungs)
 def _tell_asha(params: OutsideAsha, field: Field, standing: Standing) -> Told:
-    ahead = [s for s in field.standings if math.isfinite(s.loss) and s.order <= standing.order]
-    sound = sorted(ahead, key=lambda s: (s.order, s.variant))
-    index = next(i for i, other in enumerate(sound) if other.variant == standing.variant)
-    place, keeps = _place(sound, index), asha_keeps(params, index + 1)
+    place, count = place_so_far(field.ranked, standing)
+    keeps = asha_keeps(params, count)
     text = (
-        f"{ranked_sentence(field, standing)}, and rank {place} of the first {index + 1} of the plan; "
+        f"{ranked_sentence(field, standing)}, and rank {place} of the {count} up to it in the plan; "
         f"the rung keeps the best {keeps} of them"
     )
     return text, float(place), float(keeps)

@@ -39,7 +39,7 @@ def leader_points(params: BehindLeader, grid: Grid) -> tuple[int, ...]:
 
 @compares("behind_leader", BehindLeader, drops=leader_drops, points=leader_points)
 def _tell_leader(params: BehindLeader, field: Field, standing: Standing) -> Told:
-    leader = ranked(field.standings)[0]
+    leader = field.ranked[0]
     limit = noise_margin(params.floor, params.sigmas, field.grid.sigma)
     gap = standing.loss - leader.loss
     if leader is standing:

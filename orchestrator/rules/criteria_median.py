@@ -1,8 +1,8 @@
 """The criteria of the middle of the field: below its median, below a percentile of it."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from statistics import median
 
 from pydantic import Field as Bounded
 
@@ -27,13 +27,15 @@ def median_drops(params: BelowMedian, standings: Sequence[Standing], step: int, 
     sound = ranked(standings)
     if step < params.start * grid.horizon or len(sound) < params.min_variants:
         return gone
-    return gone | {s.variant for s in sound if s.best > _median_of_others(sound, s) + TOLERANCE}
+    means = sorted(s.running_mean for s in sound)
+    return gone | {s.variant for s in sound if s.best > median_without(means, s.running_mean) + TOLERANCE}
 
 
-def _median_of_others(sound: Sequence[Standing], subject: Standing) -> float:
-    """The median of their running means; infinite where nobody else is there."""
-    others = [s.running_mean for s in sound if s is not subject]
-    return median(others) if others else math.inf
+def median_without(ascending: Sequence[float], value: float) -> float:
+    """The median of the other values, where `value` is one of at least two."""
+    own, others = bisect_left(ascending, value), len(ascending) - 1
+    low, high = (others - 1) // 2, others // 2
+    return (ascending[low + (low >= own)] + ascending[high + (high >= own)]) / 2
 
 
 def median_points(params: BelowMedian, grid: Grid) -> tuple[int, ...]:
@@ -42,14 +44,14 @@ def median_points(params: BelowMedian, grid: Grid) -> tuple[int, ...]:
 
 @compares("below_median", BelowMedian, drops=median_drops, points=median_points)
 def _tell_median(params: BelowMedian, field: Field, standing: Standing) -> Told:
-    sound = ranked(field.standings)
-    if len(sound) < params.min_variants:
+    means = sorted(s.running_mean for s in field.ranked)
+    if len(means) < params.min_variants:
         text = f"{ranked_sentence(field, standing)}; the median asks for {params.min_variants} variants"
         return text, None, None
-    middle = _median_of_others(sound, standing)
+    middle = median_without(means, standing.running_mean)
     text = (
         f"its best eval loss so far, {standing.best:.3f}, stands against {middle:.3f} at {where(field)}, "
-        f"the median of the other {len(sound) - 1} variants' means"
+        f"the median of the other {len(means) - 1} variants' means"
     )
     return text, standing.best, middle
 
@@ -91,7 +93,7 @@ def percentile_points(params: BelowPercentile, grid: Grid) -> tuple[int, ...]:
 
 @compares("below_percentile", BelowPercentile, drops=percentile_drops, points=percentile_points)
 def _tell_percentile(params: BelowPercentile, field: Field, standing: Standing) -> Told:
-    losses = [s.loss for s in ranked(field.standings)]
+    losses = [s.loss for s in field.ranked]
     if len(losses) < params.min_variants:
         text = f"{ranked_sentence(field, standing)}; the percentile asks for {params.min_variants} variants"
         return text, None, None

@@ -101,8 +101,7 @@ def _dropped(name: str, rule: FieldRule, params: Params, field: Field) -> frozen
 
 def ranked_sentence(field: Field, standing: Standing) -> str:
     """`eval loss 3.214 is rank 5 of 8 at step 2,500`."""
-    runs = next(rival.runs for rival in field.rivals if rival.variant == standing.variant)
-    mean = f"mean over {len(runs)} seeds: " if len(runs) > 1 else ""
+    mean = f"mean over {standing.seeds} seeds: " if standing.seeds > 1 else ""
     place = f"rank {field.ranks[standing.variant]} of {len(field.ranks)}"
     return f"{mean}eval loss {standing.loss:.3f} is {place} at {where(field)}"
 

@@ -62,9 +62,10 @@ def judge_point(
     field = field_of(curves, order=order, step=step, grid=grid, policy=policy)
     evidence = _point_evidence(stage, step, field)
     odd, noise = left_out(curves), control_noise(controls, step)
+    there = None if isinstance(field, Unmatched) else field
     judged: dict[int, Judgement] = {}
     for variant, runs in by_variant(curves).items():
-        case = replace(paired_case(runs, controls, step, policy, noise), field=_there(field))
+        case = paired_case(runs, controls, step, policy, noise, there)
         judgement = _judge(case, policy, field, odd, evidence | {"rank": _rank(field, variant)})
         judged |= {run.run_id: judgement for run in runs}
     return judged | {control.run_id: _control(evidence) for control in controls}
@@ -115,10 +116,6 @@ def _judge(
 def _control(evidence: JsonObject) -> Judgement:
     text = "the control is the anchor: it is in no rank, and no criterion stops it"
     return Judgement(DecisionKind.CONTINUE, "control", Verdict.INCONCLUSIVE, text, (), evidence)
-
-
-def _there(field: Field | Unmatched) -> Field | None:
-    return None if isinstance(field, Unmatched) else field
 
 
 def _rank(field: Field | Unmatched, variant: str) -> int | None:
