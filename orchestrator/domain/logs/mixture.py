@@ -1,0 +1,100 @@
+"""Whether what should be one run is two: steps that jump about, or losses that no resume explains."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import median
+
+from orchestrator.domain.errors import FieldError, Invalid
+from orchestrator.domain.logs.sessions import Session
+
+EVALUATIONS_APART = 0.1
+"""Nats per token by which eval losses at equal steps may differ: a resume moves them by some 0.01."""
+LOSSES_APART = 0.3
+"""The same for training losses of single steps, as a median: those carry the noise of a batch."""
+LOSSES_SHARED = 10
+"""Shared steps from which a median of training losses says something."""
+JUMP = 10
+"""Usual distances between entries; above so many, a session that passes an earlier one's end has jumped."""
+TINY = 3
+"""Entries of a session that is none: where most are so short and each begins higher, two wrote in turns."""
+
+FIX = "import one run: cut the others out of the file, or give the files of one run alone"
+
+
+def refuse_mixture(sessions: Sequence[Session]) -> None:
+    """Raises `Invalid` where the sessions of one file cannot be those of one run."""
+    _refuse_turns(sessions)
+    _refuse_jumps(sessions)
+    refuse_disagreement(sessions)
+
+
+def _refuse_turns(sessions: Sequence[Session]) -> None:
+    """A crash that comes back at once begins at the same step each time; two writers both go on."""
+    if len(sessions) < 4:
+        return
+    sizes = [len(session.evaluations) + len(session.losses) for session in sessions[:-1]]
+    rising = [later.first > before.first for before, later in pairwise(sessions)]
+    if median(sizes) <= TINY and sum(rising) > len(rising) / 2:
+        places = ", ".join(session.place for session in sessions[1:4])
+        raise mixed(sessions[1].place, f"steps go back {len(sessions) - 1} times, first at {places}")
+
+
+def _refuse_jumps(sessions: Sequence[Session]) -> None:
+    """A session that goes on below the end of the one before, and then leaps past it: the other run again."""
+    if len(sessions) < 3:
+        return
+    spacing = _spacing(sessions)
+    leaps = [
+        (later, leap)
+        for before, later in pairwise(sessions)
+        if (leap := _leap(later, before.last)) is not None and leap[1] - leap[0] > JUMP * spacing
+    ]
+    if len(leaps) >= 2:
+        text = "; ".join(f"from {a} to {b} in the session at {later.place}" for later, (a, b) in leaps[:3])
+        raise mixed(leaps[0][0].place, f"steps jump back and forth ({text})")
+
+
+def _spacing(sessions: Iterable[Session]) -> float:
+    steps = sorted({step for session in sessions for step in _steps(session)})
+    return median(b - a for a, b in pairwise(steps)) if len(steps) > 1 else math.inf
+
+
+def _steps(session: Session) -> list[int]:
+    return sorted({entry[0] for part in (session.evaluations, session.losses) for entry in part})
+
+
+def _leap(session: Session, end: int) -> tuple[int, int] | None:
+    """The neighbouring steps of a session between which it passes `end`."""
+    steps = _steps(session)
+    return next(((a, b) for a, b in pairwise(steps) if a < end < b), None)
+
+
+def refuse_disagreement(sessions: Sequence[Session]) -> None:
+    """Raises `Invalid` where neighbouring sessions disagree at equal steps by more than a resume explains."""
+    for number, (before, later) in enumerate(pairwise(sessions), 2):
+        apart = _apart(before, later)
+        if apart is not None:
+            text = f"session {number} ({later.place}) repeats steps of session {number - 1} ({before.place})"
+            raise mixed(later.place, f"{text} with other losses: {apart}")
+
+
+def _apart(before: Session, later: Session) -> str | None:
+    evaluations = _differences(before.evaluations, later.evaluations)
+    if evaluations and abs(middle := median(evaluations)) > EVALUATIONS_APART:
+        return f"their eval losses at {len(evaluations)} equal steps differ by {abs(middle):.3f} nats"
+    losses = _differences(before.losses, later.losses)
+    if len(losses) >= LOSSES_SHARED and abs(middle := median(losses)) > LOSSES_APART:
+        return f"their training losses at {len(losses)} equal steps differ by {abs(middle):.3f} nats"
+    return None
+
+
+def _differences(before: Sequence, later: Sequence) -> list[float]:  # type: ignore[type-arg]  # of evaluations, or of losses
+    known = {entry[0]: entry[1] for entry in before}
+    pairs = [(known[entry[0]], entry[1]) for entry in later if entry[0] in known]
+    return [b - a for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+
+
+def mixed(place: str, why: str) -> Invalid:
+    """The error for a file that holds more than one run."""
+    return Invalid([FieldError(place, f"holds more than one run: {why}. {FIX}")])
