@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from orchestrator.domain.errors import AssayError, FieldError, Invalid
-from orchestrator.domain.spec import dotted
+from orchestrator.domain.spec_errors import dotted
 
 MEDIA_TYPE = "application/problem+json"
 TYPE = "urn:assay:problem:"

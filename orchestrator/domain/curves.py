@@ -26,6 +26,8 @@ class Curve:
     """(step, training loss) between evaluations, ascending."""
     restarts: tuple[int, ...] = ()
     """The step from which each attempt after the first went on, where the one before had broken."""
+    unrecorded: tuple[str, ...] = ()
+    """Of a reference without an identity: what nobody recorded, in words."""
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -56,6 +58,8 @@ class StageView:
     name: str
     steps: int
     is_last: bool
+    points: tuple[int, ...] = ()
+    """Steps before its end at which runs wait for each other, since the policy compares them there."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def upto(curve: Curve, step: int) -> Curve:
         evaluations=curve.evaluations[:known],
         train_loss=tuple(point for point in curve.train_loss if point[0] <= step),
         restarts=tuple(restart for restart in curve.restarts if restart <= step),
+        unrecorded=curve.unrecorded,
     )
 
 
@@ -144,6 +149,8 @@ def comparable(subject: Curve, other: Curve) -> str | None:
     left, right = subject.identity, other.identity
     if left is None or right is None:
         silent = subject if left is None else other
+        if silent.unrecorded:
+            return f"the reference {silent.variant} has no recorded {_listed(silent.unrecorded)}"
         return f"{silent.variant} (seed {silent.seed}) has not reported its identity yet"
     if left.evaluation_set != right.evaluation_set:
         return f"their evaluation sets differ ({left.evaluation_set} and {right.evaluation_set})"
@@ -156,6 +163,10 @@ def comparable(subject: Curve, other: Curve) -> str | None:
     if left.horizon_step * left.tokens_per_step == right.horizon_step * right.tokens_per_step:
         return None
     return f"their schedule horizons differ ({left.horizon_step} and {right.horizon_step} steps)"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def axis_of(subject: Curve, other: Curve) -> Axis:

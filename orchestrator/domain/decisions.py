@@ -43,6 +43,10 @@ class PromoteRule:
     """When none is eligible: close the branch, or carry the best one on."""
     eager: bool = False
     """A variant whose place no other can take any more goes on before the gate closes."""
+    seeds: tuple[int, ...] | None = None
+    """The seeds that the next stage trains; None: all that there are."""
+    newcomers: bool = False
+    """New variants begin in the next stage whatever this gate says, so the control goes on."""
 
 
 @dataclass(frozen=True)

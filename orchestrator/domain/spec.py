@@ -1,13 +1,25 @@
 """The document a person submits. Immutable once accepted; identified by its hash."""
 
-import hashlib
-import json
-from typing import Annotated, Literal, Self, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
-from orchestrator.domain.errors import FieldError, Invalid
-from orchestrator.domain.suggest import did_you_mean
+from orchestrator.domain.errors import Invalid
+from orchestrator.domain.hashing import content_hash
+from orchestrator.domain.levels import Grid, expand_levels
+from orchestrator.domain.spec_checks import problems_of
+from orchestrator.domain.spec_errors import field_error
 from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -17,9 +29,40 @@ Steps = Annotated[int, Field(ge=1, le=10**9)]
 Overrides = dict[str, JsonValue]
 """Dotted paths into the trainer's config, and the values that replace what is there."""
 
+Levels = Annotated[list[JsonValue], Field(min_length=1, max_length=1000)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1, max_length=32)]
+
 
 class SpecModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class BestOf(SpecModel):
+    """The best of these variants when all of them have been judged."""
+
+    best_of: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+
+
+class Dependent(SpecModel):
+    """A variant that starts from a result: the config that was best, with `set` on top of it."""
+
+    source: BestOf = Field(alias="from")
+    set: Overrides = Field(default_factory=dict)
+
+    @model_serializer
+    def _as_written(self) -> dict[str, Any]:
+        return {"from": self.source.model_dump(), "set": self.set}
+
+
+def _kind_of_variant(value: object) -> str:
+    written = isinstance(value, Mapping) and "from" in value
+    return "dependent" if written or isinstance(value, Dependent) else "overrides"
+
+
+VariantSpec = Annotated[
+    Annotated[Overrides, Tag("overrides")] | Annotated[Dependent, Tag("dependent")],
+    Discriminator(_kind_of_variant),
+]
 
 
 class Promote(SpecModel):
@@ -29,6 +72,8 @@ class Promote(SpecModel):
     eligible: Literal["policy", "all"] = "policy"
     """`policy`: only runs that pass the promote criteria; `all`: every run that got there."""
     if_none: Literal["no_winner", "probation"] = "no_winner"
+    eager: bool = False
+    """A variant whose place no other can take any more goes on before the gate closes."""
 
 
 class StageSpec(SpecModel):
@@ -36,14 +81,47 @@ class StageSpec(SpecModel):
 
     name: Name
     steps: Steps
-    variants: dict[Name, Overrides] = Field(default_factory=dict)
+    variants: dict[Name, VariantSpec] = Field(default_factory=dict)
     """New variants, trained from step 0."""
+    axes: dict[str, Levels] = Field(default_factory=dict)
+    """More new variants: each axis of the base at each of its levels."""
+    grid: Grid = "one_at_a_time"
+    around_winner: dict[str, Levels] = Field(default_factory=dict)
+    """New variants on the config of the best that enters this stage, one level at a time."""
+    seeds: Seeds | None = None
+    """Instead of those of the stage before; in the first, of the spec's."""
     promote: Promote | None = None
+
+    @property
+    def static(self) -> dict[str, Overrides]:
+        """The variants that need no result, by name: those written out, then those of the axes."""
+        written = {n: v for n, v in self.variants.items() if not isinstance(v, Dependent)}
+        return written | expand_levels(self.axes, self.grid)
+
+    @property
+    def dependents(self) -> dict[str, Dependent]:
+        """The variants that start from the best of others."""
+        return {n: v for n, v in self.variants.items() if isinstance(v, Dependent)}
+
+    @property
+    def around(self) -> dict[str, Overrides]:
+        """The variants around the winner, by name."""
+        return expand_levels(self.around_winner)
+
+    @property
+    def names(self) -> list[str]:
+        """Every variant that starts in this stage."""
+        return [*self.static, *self.dependents, *self.around]
 
 
 class Resources(SpecModel):
     slots: Annotated[int, Field(ge=1, le=64)] = 1
     """Slots of each run."""
+
+
+class Budget(SpecModel):
+    slot_hours: Annotated[float, Field(gt=0, strict=False)]
+    """Hours of one slot, over all attempts of all runs."""
 
 
 class ExperimentSpec(SpecModel):
@@ -55,17 +133,24 @@ class ExperimentSpec(SpecModel):
     base: JsonObject
     """The trainer's config that every variant starts from."""
     control: Name
-    seeds: Annotated[
-        list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1, max_length=32)
-    ] = [0]
+    reference: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """A stored curve that stands in for the control if that dies: `ref_3`, or a name."""
+    seeds: Seeds = [0]
     eval_every: Steps = 500
     policy: str | JsonObject = "stage-gate"
+    shadow: str | JsonObject | None = None
+    """A second policy whose decisions are logged and never acted upon."""
     resources: Resources = Resources()
+    budget: Budget | None = None
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Experiments of a higher one get slots first; equal ones share them."""
+    same_config: Literal["refuse", "link"] = "refuse"
+    """Of a run whose config, seed and schedule an earlier run has: train it again, or take that one over."""
     stages: Annotated[list[StageSpec], Field(min_length=1, max_length=16)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = [*_stage_problems(self), *_variant_problems(self), *_seed_problems(self)]
+        problems = problems_of(self)
         if problems:
             raise Invalid(problems)
         return self
@@ -75,58 +160,25 @@ class ExperimentSpec(SpecModel):
         """The last stage's step: what every run's schedule is sized to."""
         return self.stages[-1].steps
 
+    @property
+    def entered(self) -> int:
+        """Variants that the plan can bring to life, the control not counted."""
+        return sum(len(stage.names) for stage in self.stages) - 1
 
-def _stage_problems(spec: ExperimentSpec) -> list[FieldError]:
-    problems = []
-    before = 0
-    names: set[str] = set()
-    for index, stage in enumerate(spec.stages):
-        field = f"stages[{index}]"
-        if stage.steps <= before:
-            problems.append(
-                FieldError(f"{field}.steps", f"{stage.steps} must be above the stage before ({before})")
-            )
-        if stage.steps % spec.eval_every:
-            near = max(1, round(stage.steps / spec.eval_every)) * spec.eval_every
-            fix = (
-                f"{stage.steps} is not a multiple of eval_every ({spec.eval_every}): use {near}, for example"
-            )
-            problems.append(FieldError(f"{field}.steps", fix))
-        if stage.name in names:
-            problems.append(
-                FieldError(f"{field}.name", f"`{stage.name}` is already a stage: give it another name")
-            )
-        if index == 0 and stage.promote:
-            message = "nothing can be promoted into the first stage: remove it, or move it to a later stage"
-            problems.append(FieldError(f"{field}.promote", message))
-        names.add(stage.name)
-        before = stage.steps
-    return problems
+    def seeds_of(self, position: int) -> list[int]:
+        """The seeds of a stage: its own, else those of the stage before, else the spec's."""
+        named = [stage.seeds for stage in self.stages[: position + 1] if stage.seeds is not None]
+        return list(named[-1] if named else self.seeds)
 
 
-def _variant_problems(spec: ExperimentSpec) -> list[FieldError]:
-    problems = []
-    seen: dict[str, str] = {}
-    for index, stage in enumerate(spec.stages):
-        for name in stage.variants:
-            if name in seen:
-                message = f"`{name}` is already a variant of stage `{seen[name]}`: give it another name"
-                problems.append(FieldError(f"stages[{index}].variants.{name}", message))
-            seen.setdefault(name, stage.name)
-    if not spec.stages[0].variants:
-        message = "the first stage needs variants, the control among them"
-        problems.append(FieldError("stages[0].variants", message))
-    elif spec.control not in spec.stages[0].variants:
-        hint = did_you_mean(spec.control, spec.stages[0].variants)
-        message = f"`{spec.control}` is not a variant of the first stage{hint}"
-        problems.append(FieldError("control", message))
-    return problems
-
-
-def _seed_problems(spec: ExperimentSpec) -> list[FieldError]:
-    if len(set(spec.seeds)) == len(spec.seeds):
-        return []
-    return [FieldError("seeds", "a seed is named twice: each replicate needs its own seed")]
+_MODELS: dict[str, type[BaseModel]] = {
+    "": ExperimentSpec,
+    "stages": StageSpec,
+    "resources": Resources,
+    "promote": Promote,
+    "budget": Budget,
+    "from": BestOf,
+}
 
 
 def parse_spec(document: JsonObject) -> ExperimentSpec:
@@ -134,65 +186,8 @@ def parse_spec(document: JsonObject) -> ExperimentSpec:
     try:
         return ExperimentSpec.model_validate(document)
     except ValidationError as error:
-        raise Invalid([_field_error(dict(item)) for item in error.errors(include_url=False)]) from None
-
-
-def _field_error(item: dict[str, object]) -> FieldError:
-    location = _without_marks(cast("tuple[int | str, ...]", item["loc"]))
-    field = dotted(location) or "spec"
-    if item["type"] == "extra_forbidden":
-        hint = did_you_mean(str(location[-1]), _known_keys(location))
-        return FieldError(field, f"unknown key{hint}")
-    if item["type"] == "missing":
-        return FieldError(field, "is required and missing")
-    if item["type"] == "string_pattern_mismatch":
-        fix = "use letters, digits, `.`, `_` and `-`, starting with a letter or digit, at most 63 characters"
-        return FieldError(field, f"{item['input']!r} is not a name: {fix}")
-    return FieldError(field, f"{item['msg']} (got {_short(item['input'])})")
-
-
-def _without_marks(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The place without Pydantic's marks, told by where they stand, since a variant may have a mark's name.
-
-    Below a JSON object a mark of the value's type follows each key; the two kinds of a policy are marks too.
-    """
-    if location[:1] == ("policy",):
-        return ("policy",)
-    depth = 1 if location[:1] == ("base",) else 4 if location[2:3] == ("variants",) else len(location)
-    return location[:depth] + location[depth::2]
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"stages": StageSpec, "resources": Resources, "promote": Promote}
-    parents = [part for part in location[:-1] if isinstance(part, str)]
-    model = models.get(parents[-1], ExperimentSpec) if parents else ExperimentSpec
-    return list(model.model_fields)
-
-
-def dotted(location: tuple[int | str, ...]) -> str:
-    """`("stages", 0, "steps")` as `stages[0].steps`; Pydantic's mark for a mapping's key is left out."""
-    text = ""
-    for part in location:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part != "[key]":
-            text += f".{part}" if text else part
-    return text
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def canonical_json(value: object) -> str:
-    """One spelling for equal values: sorted keys, no spaces. Raises `ValueError` on NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def content_hash(value: object) -> str:
-    """SHA-256 of the canonical JSON, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+        found = [field_error(dict(item), _MODELS) for item in error.errors(include_url=False)]
+        raise Invalid(found) from None
 
 
 def spec_hash(spec: ExperimentSpec) -> str:

@@ -64,6 +64,9 @@ def _decide(
         return _at_the_end(stage)
     if stop.verdict is Verdict.PASS and not control:
         return DecisionKind.STOP, "plateau", Verdict.PASS, f"every stop criterion is met: {_said(stop)}"
+    if step in stage.points:
+        text = f"waits at step {step} for the others: the field is compared there"
+        return DecisionKind.HOLD, "at_point", Verdict.INCONCLUSIVE, text
     return DecisionKind.CONTINUE, *_going_on(stop, control, health)
 
 

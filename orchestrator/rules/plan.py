@@ -4,68 +4,15 @@ Asked at every tick and after every report that could change the answer, it keep
 what it asked for and did not happen, it asks for again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
-from orchestrator.rules.placement import take_slots
+from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus
+from orchestrator.rules.sharing import StartRun, starts
+from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow, WaitingView
 
 BROKEN_OFF = frozenset({RunStatus.STOPPED, RunStatus.FAILED, RunStatus.CANCELLED})
 """Ended before the last stage's end."""
-
-
-@dataclass(frozen=True)
-class RunView:
-    """A run as the plan sees it."""
-
-    id: int
-    variant: str
-    is_control: bool
-    status: RunStatus
-    stage: int
-    not_before: datetime | None = None
-    """A back-off: not to be started earlier."""
-
-
-@dataclass(frozen=True)
-class StageRow:
-    position: int
-    name: str
-    status: StageStatus
-
-
-@dataclass(frozen=True)
-class ExperimentView:
-    id: int
-    status: ExperimentStatus
-    slots_per_run: int
-    stages: tuple[StageRow, ...]
-    runs: tuple[RunView, ...]
-
-    @property
-    def stage(self) -> StageRow | None:
-        """The stage that is open, or None when all are closed."""
-        return next((stage for stage in self.stages if stage.status is not StageStatus.CLOSED), None)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Open experiments, oldest first, and the slots that no worker holds, in a fixed order."""
-
-    experiments: tuple[ExperimentView, ...]
-    free_slots: tuple[str, ...]
-    now: datetime
-    all_slots: int | None = None
-    """Slots of the machine, if it is known: who wants more than there are waits for nobody's sake."""
-
-
-@dataclass(frozen=True)
-class StartRun:
-    """Launch a worker for a pending run on these slots."""
-
-    run_id: int
-    slots: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +21,39 @@ class CloseStage:
 
     experiment_id: int
     position: int
+
+
+@dataclass(frozen=True)
+class JudgePoint:
+    """Every run that has not passed this step yet has come to it: the field is compared there."""
+
+    experiment_id: int
+    position: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Choose:
+    """The sources of a waiting variant have been judged: it starts from the best of them."""
+
+    experiment_id: int
+    dependent_id: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A gate is due and there is no control to judge against: it holds, and says so."""
+
+    experiment_id: int
+    position: int
+
+
+@dataclass(frozen=True)
+class EndUnpaid:
+    """The budget cannot pay for these runs, and nothing that is live can give it back."""
+
+    experiment_id: int
+    run_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -86,36 +66,81 @@ class EndExperiment:
     """None: the last stage says it."""
 
 
-Action = StartRun | CloseStage | EndExperiment
+Due = CloseStage | JudgePoint | Choose | Hold | EndUnpaid | EndExperiment
+"""What is done to the rows of one experiment."""
+
+Action = StartRun | Due
 
 
-def plan(snapshot: Snapshot) -> list[Action]:
-    """Gates first, then starts: a gate may free or need slots. Equal snapshots give equal plans."""
-    gates = [action for view in snapshot.experiments for action in _settle(view)]
-    return [*gates, *_starts(snapshot)]
-
-
-def _settle(view: ExperimentView) -> Iterator[Action]:
+def plan_settling(view: ExperimentView) -> Iterator[Due]:
+    """What is due in one experiment beside starts: at most one thing, since each may change the next."""
     stage = view.stage
     if view.status is ExperimentStatus.PAUSED:
         return
     if stage is None:
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, None)
         return
+    unpaid = _unpaid(view)
+    if unpaid:
+        yield EndUnpaid(view.id, unpaid)
+        return
+    ready = next((waiter for waiter in view.waiting if _is_judged(view, waiter, stage)), None)
+    if ready is not None:
+        yield Choose(view.id, ready.id)
+        return
+    yield from _settle_stage(view, stage)
+
+
+def _settle_stage(view: ExperimentView, stage: StageRow) -> Iterator[Due]:
     last = stage.position == view.stages[-1].position
-    entrants = [run for run in view.runs if run.stage == stage.position]
-    settled = bool(entrants) and all(
-        run.status is RunStatus.AT_GATE or run.status.is_terminal for run in entrants
-    )
-    if _control_is_gone(view, last=last) and not (last and settled):
-        where = f"the {'end' if last else 'gate'} of {stage.name}"
-        text = f"the control ended before {where}: there is nothing to judge the others against"
-        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
-    elif settled:
-        yield CloseStage(view.id, stage.position)
+    live = [run for run in view.runs if run.stage == stage.position and not run.status.is_terminal]
+    waits = any(waiter.stage == stage.position for waiter in view.waiting)
+    over = not live and not waits and any(_has_been_in(run, stage) for run in view.runs)
+    due = _due(live)
+    if due is not None and due < stage.steps:
+        yield JudgePoint(view.id, stage.position, due)
+    elif (over or due == stage.steps) and not waits:
+        yield from _close(view, stage, last=last, over=over)
     elif _nobody_is_left(view, stage):
         text = f"no_winner: every variant ended before the end of {stage.name}"
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, text)
+
+
+def _due(live: Sequence[RunView]) -> int | None:
+    """The step at which all wait that have not passed it, or None while one is on its way there."""
+    if not live:
+        return None
+    step = min(run.target_step for run in live)
+    there = all(run.status is RunStatus.AT_GATE for run in live if run.target_step == step)
+    return step if there else None
+
+
+def _has_been_in(run: RunView, stage: StageRow) -> bool:
+    """Whether the run is one of the stage's, or has gone on from it early."""
+    return run.stage == stage.position or (run.stage > stage.position and run.step >= stage.steps)
+
+
+def _close(view: ExperimentView, stage: StageRow, *, last: bool, over: bool) -> Iterator[Due]:
+    if not _control_is_gone(view, last=last) or view.has_reference:
+        yield CloseStage(view.id, stage.position)
+        return
+    where = f"the {'end' if last else 'gate'} of {stage.name}"
+    finished = any(run.status is RunStatus.SUCCEEDED for run in view.runs)
+    if all(run.is_unpaid for run in view.runs if run.is_control):
+        text = (
+            f"the budget did not bring the control to {where}: there is nothing to judge the others against"
+        )
+        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
+    elif over and not finished and not _later(view, stage):
+        text = f"the control ended before {where}: there is nothing to judge the others against"
+        yield EndExperiment(view.id, ExperimentStatus.FAILED, text)
+    elif not view.is_held:
+        yield Hold(view.id, stage.position)
+
+
+def _later(view: ExperimentView, stage: StageRow) -> bool:
+    """Whether runs of a later stage wait for this one to close."""
+    return any(run.stage > stage.position and not run.status.is_terminal for run in view.runs)
 
 
 def _control_is_gone(view: ExperimentView, *, last: bool) -> bool:
@@ -127,36 +152,43 @@ def _control_is_gone(view: ExperimentView, *, last: bool) -> bool:
 def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
     """Whether the control would train on for nobody: it goes as far as the furthest variant, no further."""
     others = [run for run in view.runs if not run.is_control and run.stage >= stage.position]
-    return bool(others) and all(run.status in BROKEN_OFF for run in others)
+    waits = any(waiter.stage >= stage.position for waiter in view.waiting)
+    return bool(others) and not waits and all(run.status in BROKEN_OFF for run in others)
 
 
-def _starts(snapshot: Snapshot) -> Iterator[StartRun]:
-    """Strictly in order: a run that needs more slots than are free is waited for, and so never starved."""
-    free = snapshot.free_slots
-    for view, run in _startable(snapshot):
-        taken = take_slots(free, view.slots_per_run)
-        if taken is None:
-            return
-        yield StartRun(run.id, taken)
-        free = tuple(slot for slot in free if slot not in taken)
+def _is_judged(view: ExperimentView, waiter: WaitingView, stage: StageRow) -> bool:
+    """Whether each source has come to the end of the stage it began in, or has ended before."""
+    open_names = {other.name for other in view.waiting}
+    if waiter.stage > stage.position or open_names.intersection(waiter.sources):
+        return False
+    runs = [run for run in view.runs if run.variant in waiter.sources]
+    return all(_is_at_its_end(run, view) for run in runs)
 
 
-def _startable(snapshot: Snapshot) -> Iterator[tuple[ExperimentView, RunView]]:
-    for view in snapshot.experiments:
-        stage = view.stage
-        too_large = snapshot.all_slots is not None and view.slots_per_run > snapshot.all_slots
-        if view.status is not ExperimentStatus.RUNNING or stage is None or too_large:
-            continue
-        pending = [run for run in view.runs if _may_start(run, stage, snapshot.now)]
-        for run in sorted(pending, key=lambda run: (not run.is_control, run.id)):
-            yield view, run
+def _is_at_its_end(run: RunView, view: ExperimentView) -> bool:
+    stage = view.stages[run.stage]
+    there = run.status is RunStatus.AT_GATE and run.target_step >= stage.steps
+    return run.status.is_terminal or there or run.step >= stage.steps
 
 
-def _may_start(run: RunView, stage: StageRow, now: datetime) -> bool:
-    waits = run.not_before is not None and run.not_before > now
-    return run.status is RunStatus.PENDING and run.stage <= stage.position and not waits
+def _unpaid(view: ExperimentView) -> tuple[int, ...]:
+    """Runs that the budget ends: all that are open once it is spent, else those that it can never pay."""
+    if view.account is None:
+        return ()
+    open_runs = [run for run in view.runs if not run.status.is_terminal]
+    if view.account.is_exhausted:
+        return tuple(run.id for run in open_runs if run.status is not RunStatus.AT_GATE)
+    if any(run.status in {RunStatus.STARTING, RunStatus.RUNNING} for run in open_runs):
+        return ()
+    stage = view.stage
+    pending = [run for run in open_runs if stage and run.stage <= stage.position]
+    pending = [run for run in pending if run.status is RunStatus.PENDING]
+    if not pending or any(view.account.can_pay(run.cost) for run in pending):
+        return ()
+    return tuple(run.id for run in pending)
 
 
-def wanted_slots(snapshot: Snapshot) -> int:
-    """Slots that runs would take now if there were any: what a worker at a gate may have to yield to."""
-    return sum(view.slots_per_run for view, _ in _startable(snapshot))
+def plan(snapshot: Snapshot) -> list[Action]:
+    """Gates first, then starts: a gate may free or need slots. Equal snapshots give equal plans."""
+    due: list[Action] = [action for view in snapshot.experiments for action in plan_settling(view)]
+    return [*due, *starts(snapshot)]

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.domain.curves import Curve, latest_finite
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -14,6 +16,19 @@ class Contender:
     """Mean gate value over its seeds, in nats."""
     flops_per_token: float = math.inf
     parameters: float = math.inf
+
+
+def contender_at(variant: str, curves: Sequence[Curve], step: int) -> Contender:
+    """A variant by the mean gate value of its runs at a step; infinite where none has a finite one."""
+    found = [latest_finite(curve, step) for curve in curves]
+    values = [evaluation.eval_loss for evaluation in found if evaluation is not None]
+    identity = next((curve.identity for curve in curves if curve.identity is not None), None)
+    return Contender(
+        variant=variant,
+        value=math.fsum(values) / len(values) if values else math.inf,
+        flops_per_token=identity.flops_per_token if identity else math.inf,
+        parameters=identity.parameters_total if identity else math.inf,
+    )
 
 
 def rank(contenders: Sequence[Contender], tie: float) -> list[Contender]:

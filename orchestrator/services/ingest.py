@@ -10,12 +10,13 @@ from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus, RunStatus
 from orchestrator.protocol.report import Answer, Directive, DirectiveKind, Heartbeat, Report
 from orchestrator.rules.placement import must_yield
-from orchestrator.rules.plan import wanted_slots
+from orchestrator.rules.sharing import wanted_slots
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.judge import judge
 from orchestrator.services.lookup import need_attempt, need_run
-from orchestrator.services.settle import load_snapshot, settle
+from orchestrator.services.settle import settle
+from orchestrator.services.snapshot import load_snapshot
 from orchestrator.store import journal, reports, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 
@@ -36,7 +37,11 @@ def ingest(context: Context, attempt_id: int, report: Report) -> Answer:
 
 
 def take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
-    """The part of `ingest` that a backfill from the spool shares."""
+    """The part of `ingest` that a backfill from the spool shares.
+
+    A report that comes before one of a lower sequence is stored, and judged when the gap is filled: the
+    order of arrival changes no decision. An exit that comes so early is left to the engine's word.
+    """
     body_sha256 = hashlib.sha256(report.model_dump_json().encode()).digest()
     known = reports.report_hash(connection, attempt.id, report.sequence)
     if known == body_sha256:
@@ -48,11 +53,12 @@ def take_in(connection: Connection, context: Context, attempt: AttemptRecord, re
     reports.add_report(connection, attempt.id, report.sequence, body_sha256)
     _write_rows(connection, attempt, run, report, now)
     _renew(connection, context, attempt, run, report, now)
-    for evaluation in report.evaluations:
-        judge(connection, context, run.id, evaluation, attempt.id, now)
+    upto = need_attempt(connection, attempt.id).acknowledged
+    for evaluation in reports.evaluations_between(connection, attempt.id, attempt.acknowledged, upto):
+        judge(connection, context, run.id, evaluation, attempt, now)
         if need_attempt(connection, attempt.id).status is AttemptStatus.ENDED:
             return  # it diverged there; what it measured afterwards decides nothing
-    if report.exit is not None:
+    if report.exit is not None and report.sequence <= upto:
         record = report.exit
         end_attempt(connection, context, attempt.id, code=record.code, message=record.message, now=now)
     if need_run(connection, run.id).status in SETTLED:
@@ -104,7 +110,9 @@ def _write_rows(
     for evaluation in report.evaluations:
         stored = reports.stored_evaluation(connection, attempt.id, evaluation.step)
         if stored is None:
-            reports.add_evaluation(connection, **owner, evaluation=evaluation, now=now)
+            reports.add_evaluation(
+                connection, **owner, evaluation=evaluation, sequence=report.sequence, now=now
+            )
         elif stored.model_dump_json() != evaluation.model_dump_json():
             raise Conflict(f"another evaluation of step {evaluation.step} is stored for this attempt")
     reports.add_points(connection, **owner, batch=report.points)
@@ -134,6 +142,9 @@ def _renew(
         step=report.step if resumed else max(report.step, attempt.step),
         lease_expires_at=lease,
     )
+    if report.identity is not None:
+        told = report.identity.model_dump(mode="json")
+        runs.change_attempt(connection, attempt.id, identity=told)
     if run.status.is_terminal:
         return
     changes: dict[str, object] = {"step": report.step if resumed else max(report.step, run.step)}

@@ -4,23 +4,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from orchestrator.domain.curves import StageView, upto
+from orchestrator.domain.curves import upto
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.lifecycle import Reason, RunStatus
 from orchestrator.protocol.report import Evaluation
 from orchestrator.rules.judge import judge_evaluation
-from orchestrator.rules.policies import Policy
 from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_experiment, need_run
+from orchestrator.services.protocol import protocol_of
 from orchestrator.store import experiments, journal, runs
-from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
-from orchestrator.store.reports import load_curves
-
-
-def stage_view(stage: StageRecord, stages: list[StageRecord]) -> StageView:
-    """The stage as the rules see it."""
-    return StageView(stage.name, stage.steps, is_last=stage.position == stages[-1].position)
+from orchestrator.store.histories import load_curves
+from orchestrator.store.records import AttemptRecord, ExperimentRecord, RunRecord, StageRecord
 
 
 def judge(
@@ -28,7 +23,7 @@ def judge(
     context: Context,
     run_id: int,
     evaluation: Evaluation,
-    attempt_id: int,
+    attempt: AttemptRecord,
     now: datetime,
 ) -> None:
     """Decides on an evaluation that has just been stored, records the decision and applies it."""
@@ -36,13 +31,12 @@ def judge(
     if run.status.is_terminal:
         return
     experiment = need_experiment(connection, run.experiment_id)
-    stages = experiments.get_stages(connection, [experiment.id])
-    stage = stages[run.stage]
-    curve = upto(load_curves(connection, [run])[run.id], evaluation.step)
-    policy = Policy.model_validate(experiment.policy)
-    judgement = judge_evaluation(curve, stage=stage_view(stage, stages), policy=policy)
-    record(connection, experiment, run, stage, evaluation.step, judgement, now)
-    _apply(connection, context, run, judgement, attempt_id, now)
+    stage = experiments.get_stages(connection, [experiment.id])[run.stage]
+    protocol = protocol_of(experiment)
+    curve = upto(load_curves(connection, [run], {run.id: attempt.number})[run.id], evaluation.step)
+    judgement = judge_evaluation(curve, stage=protocol.stage(run.stage), policy=protocol.policy)
+    record(connection, experiment, run, stage, evaluation.step, judgement, now, attempt=attempt.number)
+    _apply(connection, context, run, judgement, attempt.id, now)
 
 
 def record(
@@ -54,6 +48,8 @@ def record(
     judgement: Judgement,
     now: datetime,
     phase: str = "evaluation",
+    gate_id: int | None = None,
+    attempt: int | None = None,
 ) -> None:
     """One row under the decision's natural key; a retry after divergence judges its steps anew."""
     times = runs.count_ends(connection, run.id, Reason.DIVERGED)
@@ -67,6 +63,8 @@ def record(
         step=step,
         judgement=judgement,
         now=now,
+        gate_id=gate_id,
+        attempt=attempt,
     )
 
 

@@ -15,10 +15,11 @@ from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
 from orchestrator.domain.spec import ExperimentSpec
 from orchestrator.engines.base import EngineError, SlotKind, WorkerSpec
 from orchestrator.protocol.assignment import Assignment, ServiceAddress
-from orchestrator.rules.plan import StartRun
+from orchestrator.rules.sharing import StartRun
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_experiment, need_run, variant_of
+from orchestrator.services.protocol import protocol_of
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 
@@ -147,7 +148,7 @@ def _assignment(
         config=variant.config,
         target_step=run.target_step,
         horizon_step=spec.horizon,
-        gate_steps=tuple(stage.steps for stage in spec.stages),
+        gate_steps=protocol_of(experiment).waits,
         eval_every=spec.eval_every,
         directory=attempt.directory,
         resume_from=tuple(a.directory for a in reversed(earlier)),

@@ -10,9 +10,9 @@ from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import ExperimentStatus, Reason, RunStatus, StageStatus
 from orchestrator.services.context import Context
+from orchestrator.services.finish import end_experiment
 from orchestrator.services.judge import end_run
 from orchestrator.services.lookup import need_experiment, need_run
-from orchestrator.services.promote import end_experiment
 from orchestrator.services.settle import settle
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.records import ExperimentRecord, RunRecord

@@ -1,113 +1,182 @@
-"""A closed stage: chosen runs get the next stage's target, the others end."""
+"""A closed stage: chosen runs get the next stage's target, new variants begin, the others end."""
 
 from dataclasses import replace
-from datetime import datetime
 
 from sqlalchemy import Connection
 
-from orchestrator.domain.decisions import DecisionKind, Entrant, GateOutcome, Judgement, PromoteRule
+from orchestrator.domain.decisions import DecisionKind, GateOutcome, Judgement, PromoteRule
+from orchestrator.domain.evidence import Verdict
+from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import ExperimentStatus, Reason, RunStatus, StageStatus
-from orchestrator.domain.spec import ExperimentSpec, Promote
-from orchestrator.rules.conclusion import conclude
-from orchestrator.rules.gate import close_stage
-from orchestrator.rules.policies import Policy
-from orchestrator.services.judge import end_run, record, stage_view
-from orchestrator.store import experiments, journal, runs
-from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
-from orchestrator.store.reports import load_curves
+from orchestrator.rules.gate import close_stage, promote_early
+from orchestrator.services.choose import start_around
+from orchestrator.services.entering import add_missing_seeds
+from orchestrator.services.finish import close_last, end_experiment
+from orchestrator.services.gates import (
+    Place,
+    Seen,
+    Sitting,
+    anchor_of,
+    open_gate,
+    record_at,
+    rule_inputs,
+    see,
+)
+from orchestrator.services.judge import end_run
+from orchestrator.services.protocol import Protocol
+from orchestrator.store import dependents, experiments, runs
+from orchestrator.store.records import RunRecord, StageRecord
 
-GOES_ON = "the control goes on: new variants of the next stage are judged against it"
 
-
-def close(connection: Connection, experiment_id: int, position: int, now: datetime) -> None:
+def close(sitting: Sitting, position: int) -> None:
     """Closes a stage whose runs have all settled. Closing it twice does nothing the second time."""
-    experiment = experiments.get_experiment(connection, experiment_id)
-    stages = experiments.get_stages(connection, [experiment_id])
-    stage = stages[position]
-    if experiment is None or stage.status is StageStatus.CLOSED:
+    stages = sitting.stages
+    if stages[position].status is StageStatus.CLOSED:
         return
-    every_run = runs.runs_of(connection, [experiment_id])
     if position == len(stages) - 1:
-        _close_last(connection, experiment, stage, every_run, now)
+        close_last(sitting, stages[position])
     else:
-        _close_gate(connection, experiment, stages, position, every_run, now)
+        _close_gate(sitting, stages[position], stages[position + 1])
 
 
-def _close_last(
-    connection: Connection,
-    experiment: ExperimentRecord,
-    stage: StageRecord,
-    every_run: list[RunRecord],
-    now: datetime,
-) -> None:
-    finished = [run for run in every_run if run.status is RunStatus.SUCCEEDED and run.stage == stage.position]
-    curves = load_curves(connection, finished)
-    policy = Policy.model_validate(experiment.policy)
-    conclusion = conclude(list(curves.values()), stage.steps, policy)
-    experiments.close_stage(connection, stage.id, conclusion=conclusion, now=now)
-    judged = any(run.is_control for run in finished)
-    status = ExperimentStatus.SUCCEEDED if judged else ExperimentStatus.FAILED
-    end_experiment(connection, experiment, status, conclusion, now)
-
-
-def _close_gate(
-    connection: Connection,
-    experiment: ExperimentRecord,
-    stages: list[StageRecord],
-    position: int,
-    every_run: list[RunRecord],
-    now: datetime,
-) -> None:
-    stage, following = stages[position], stages[position + 1]
-    entrants = [run for run in every_run if run.stage == position]
-    newcomers = any(run.stage > position and not run.status.is_terminal for run in every_run)
-    outcome = _outcome(connection, experiment, stages, position, entrants)
-    for run in entrants:
-        judgement = outcome.judgements.get(run.id)
-        if judgement is not None and not run.status.is_terminal:
-            if run.is_control and newcomers:
-                judgement = replace(judgement, kind=DecisionKind.PROMOTE, reason="control", text=GOES_ON)
-            record(connection, experiment, run, stage, stage.steps, judgement, now, phase="gate")
-            _apply(connection, run, judgement, following, now)
-    experiments.close_stage(connection, stage.id, conclusion=outcome.conclusion, now=now)
-    text = f"stage {stage.name} closed: {outcome.conclusion}"
-    journal.add_event(connection, "stage_closed", text, now=now, experiment_id=experiment.id)
+def _close_gate(sitting: Sitting, stage: StageRecord, following: StageRecord) -> None:
+    every = sitting.runs
+    newcomers = _newcomers(sitting, every, stage.position)
+    rule = replace(sitting.protocol.rule(following.position), newcomers=newcomers)
+    seen = _see(sitting, [run for run in every if has_been_in(run, stage)], stage, rule)
+    outcome = close_again(sitting.connection, sitting.protocol, seen, stage.position, rule)
+    place = Place(stage.position, stage.steps, "gate")
+    gate = open_gate(sitting, f"{stage.name}/gate", place, seen, outcome.conclusion)
+    _enter(sitting, every, stage, following, outcome, gate)
+    experiments.close_stage(sitting.connection, stage.id, conclusion=outcome.conclusion, now=sitting.now)
+    sitting.say("stage_closed", f"stage {stage.name} closed: {outcome.conclusion}")
+    start_around(sitting, following.position, outcome.winners, gate)
     if outcome.winners or newcomers:
-        experiments.set_stage_status(connection, following.id, StageStatus.RUNNING)
+        experiments.set_stage_status(sitting.connection, following.id, StageStatus.RUNNING)
     else:
-        for later in stages[position + 1 :]:
-            experiments.close_stage(connection, later.id, conclusion="not opened: no winner", now=now)
-        end_experiment(connection, experiment, ExperimentStatus.SUCCEEDED, outcome.conclusion, now)
+        _end_without_winner(sitting, outcome, stage.position)
 
 
-def _outcome(
-    connection: Connection,
-    experiment: ExperimentRecord,
-    stages: list[StageRecord],
-    position: int,
-    entrants: list[RunRecord],
+def _see(sitting: Sitting, chosen: list[RunRecord], stage: StageRecord, rule: PromoteRule) -> Seen:
+    out = {run.id: run.status.is_terminal and run.stage == stage.position for run in chosen}
+    reference = sitting.experiment.reference_id
+    return see(sitting.connection, chosen, out, rule=rule_inputs(rule), reference=reference)
+
+
+def _enter(
+    sitting: Sitting,
+    every: list[RunRecord],
+    stage: StageRecord,
+    following: StageRecord,
+    outcome: GateOutcome,
+    gate: int | None,
+) -> None:
+    """Records what was decided of the runs that are still in the stage, and does it."""
+    for run in every:
+        judgement = outcome.judgements.get(run.id)
+        if judgement is not None and run.stage == stage.position and not run.status.is_terminal:
+            record_at(sitting, run, stage, stage.steps, judgement, "gate", gate)
+            _apply(sitting, run, judgement, following)
+    names = [sitting.experiment.control, *outcome.winners] if outcome.judgements else []
+    if outcome.winners:
+        add_missing_seeds(sitting.connection, sitting.protocol, every, names, following.position, sitting.now)
+
+
+def _end_without_winner(sitting: Sitting, outcome: GateOutcome, position: int) -> None:
+    connection, now = sitting.connection, sitting.now
+    for later in sitting.stages[position + 1 :]:
+        experiments.close_stage(connection, later.id, conclusion="not opened: no winner", now=now)
+    end_experiment(connection, sitting.experiment, ExperimentStatus.SUCCEEDED, outcome.conclusion, now)
+
+
+def close_again(
+    connection: Connection, protocol: Protocol, seen: Seen, position: int, rule: PromoteRule
 ) -> GateOutcome:
-    """The gate's word. Which runs enter the next stage is said by that stage's `promote`."""
-    spec = ExperimentSpec.model_validate(experiment.spec)
-    promote = spec.stages[position + 1].promote or Promote()
-    curves = load_curves(connection, entrants)
-    return close_stage(
-        [Entrant(curves[run.id], out=run.status.is_terminal) for run in entrants],
-        stage=stage_view(stages[position], stages),
-        promote=PromoteRule(promote.best, promote.eligible, promote.if_none),
-        policy=Policy.model_validate(experiment.policy),
+    """What the rules say of a gate, from what it saw."""
+    stage = protocol.stage(position)
+    anchor = anchor_of(connection, seen.inputs.get("reference"), protocol, stage.steps)
+    return close_stage(seen.entrants, stage=stage, promote=rule, policy=protocol.policy, anchor=anchor)
+
+
+def has_been_in(run: RunRecord, stage: StageRecord) -> bool:
+    """Whether the run is one of the stage's, or has gone on from it early."""
+    return run.stage == stage.position or (run.stage > stage.position and run.step >= stage.steps)
+
+
+def _newcomers(sitting: Sitting, every: list[RunRecord], position: int) -> bool:
+    """Whether new variants begin in a later stage, whatever the gate says."""
+    waiting = dependents.dependents_of(sitting.connection, [sitting.experiment.id])
+    later = [row for row in waiting if row.status == "waiting" and row.stage > position]
+    fresh = [run for run in every if run.stage > position and run.step == 0]
+    return any(row.kind == "best_of" for row in later) or any(not run.status.is_terminal for run in fresh)
+
+
+def early(sitting: Sitting, position: int) -> None:
+    """Promotes what is certain of a place in the next stage while others are on their way to the gate."""
+    stage, following = sitting.stages[position : position + 2]
+    every = sitting.runs
+    inside = [run for run in every if has_been_in(run, stage)]
+    coming = {run.variant for run in inside if not _arrived(run, stage)}
+    waiting = dependents.dependents_of(sitting.connection, [sitting.experiment.id])
+    coming |= {row.name for row in waiting if row.status == "waiting" and row.stage == position}
+    there = [run for run in inside if run.variant not in coming]
+    fresh = [run for run in there if run.stage == position and run.status is RunStatus.AT_GATE]
+    if sitting.experiment.control in coming or not fresh:
+        return
+    rule = sitting.protocol.rule(following.position)
+    seen = _see(sitting, there, stage, rule)
+    seen = replace(seen, inputs=seen.inputs | {"missing": len(coming)})
+    outcome = early_again(sitting.connection, sitting.protocol, seen, position, rule, len(coming))
+    if not any(run.id in outcome.judgements for run in fresh):
+        return
+    key = f"{stage.name}/early-{min(run.id for run in fresh if run.id in outcome.judgements)}"
+    gate = open_gate(sitting, key, Place(position, stage.steps, "early"), seen)
+    _enter(sitting, every, stage, following, outcome, gate)
+
+
+def early_again(
+    connection: Connection, protocol: Protocol, seen: Seen, position: int, rule: PromoteRule, missing: int
+) -> GateOutcome:
+    """What the rules say before a gate closes, from what they saw."""
+    stage = protocol.stage(position)
+    anchor = anchor_of(connection, seen.inputs.get("reference"), protocol, stage.steps)
+    return promote_early(
+        seen.entrants, missing=missing, stage=stage, promote=rule, policy=protocol.policy, anchor=anchor
     )
 
 
-def _apply(
-    connection: Connection, run: RunRecord, judgement: Judgement, following: StageRecord, now: datetime
-) -> None:
+def _arrived(run: RunRecord, stage: StageRecord) -> bool:
+    """Whether it has its evaluation at the stage's end."""
+    at_gate = run.status is RunStatus.AT_GATE and run.target_step >= stage.steps
+    return run.stage > stage.position or at_gate or run.status.is_terminal
+
+
+def hold(sitting: Sitting, position: int) -> None:
+    """The gate is due and nobody is there to judge against: it holds until a person says how to go on."""
+    stage, every = sitting.stages[position], sitting.runs
+    controls = [run for run in every if run.is_control]
+    ends = "; ".join(f"{spell('run', run.id)}: {run.detail or run.reason}" for run in controls)
+    text = (
+        f"the gate of {stage.name} holds: the control {sitting.experiment.control} ended ({ends}). "
+        f"Retry it, pin a reference in its place, or cancel the experiment"
+    )
+    experiments.change_experiment(sitting.connection, sitting.experiment.id, held=text)
+    sitting.say("held", text)
+    judgement = Judgement(DecisionKind.HOLD, "control_missing", Verdict.INCONCLUSIVE, text)
+    times = max((run.epoch for run in controls), default=0)
+    for run in every:
+        if run.stage == position and run.status is RunStatus.AT_GATE:
+            record_at(sitting, run, stage, run.step, judgement, f"held-{times}", None)
+
+
+def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, following: StageRecord) -> None:
     """A promoted run goes on in its worker if that is still up; otherwise it queues for a slot."""
+    connection, now = sitting.connection, sitting.now
     if judgement.kind is DecisionKind.PROMOTE:
         waiting = runs.live_attempt_of(connection, run.id) is not None
         status = RunStatus.RUNNING if waiting else RunStatus.PENDING
-        changes = {"stage": following.position, "target_step": following.steps}
-        runs.change_run(connection, run, status=status, **changes)
+        target = sitting.protocol.target(following.position, run.step)
+        runs.change_run(connection, run, status=status, stage=following.position, target_step=target)
     elif judgement.kind is DecisionKind.FAIL:
         end_run(connection, run, Reason.DIVERGED, judgement.text, now)
     elif run.is_control:
@@ -117,27 +186,5 @@ def _apply(
 
 
 def _ending_reason(judgement: Judgement) -> Reason:
-    known = {Reason.PLATEAU, Reason.UNHEALTHY_ROUTING}
+    known = {Reason.PLATEAU, Reason.UNHEALTHY_ROUTING, Reason.OUTRANKED}
     return next((reason for reason in known if reason == judgement.reason), Reason.NOT_PROMOTED)
-
-
-def end_experiment(
-    connection: Connection,
-    experiment: ExperimentRecord,
-    status: ExperimentStatus,
-    conclusion: str,
-    now: datetime,
-    reason: Reason = Reason.CONTROL_FAILED,
-) -> None:
-    """Ends it once, and with it every run that is still open, for `reason`."""
-    if not experiments.end_experiment(
-        connection, experiment.id, status=status, conclusion=conclusion, now=now
-    ):
-        return
-    for stage in experiments.get_stages(connection, [experiment.id]):
-        experiments.close_stage(connection, stage.id, conclusion=f"not closed by its gate: {status}", now=now)
-    for run in runs.runs_of(connection, [experiment.id]):
-        if not run.status.is_terminal:
-            end_run(connection, run, reason, conclusion, now)
-    text = f"ended ({status}): {conclusion}"
-    journal.add_event(connection, "ended", text, now=now, experiment_id=experiment.id)

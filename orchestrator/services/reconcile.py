@@ -1,10 +1,12 @@
 """The tick: snapshot -> rules.plan -> actions applied. It takes up whatever an earlier one left."""
 
-from orchestrator.rules.plan import StartRun, plan
+from orchestrator.rules.plan import plan
+from orchestrator.rules.sharing import StartRun
 from orchestrator.services.context import Context
 from orchestrator.services.launch import launch_intents, record_intent
 from orchestrator.services.reap import reap
-from orchestrator.services.settle import load_snapshot, settle
+from orchestrator.services.settle import settle
+from orchestrator.services.snapshot import load_snapshot
 
 
 def tick(context: Context) -> None:

@@ -1,85 +1,86 @@
-"""Gates and ends that are due: applied at ticks, and in the transaction of the report that makes them due."""
+"""What is due: applied at ticks, and in the transaction of the report that makes it due."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
+from orchestrator.domain.decisions import DecisionKind, Judgement
+from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.lifecycle import ExperimentStatus, Reason
-from orchestrator.rules.placement import free_slots
 from orchestrator.rules.plan import (
-    Action,
+    Choose,
     CloseStage,
+    Due,
     EndExperiment,
-    ExperimentView,
-    RunView,
-    Snapshot,
-    StageRow,
-    StartRun,
-    plan,
+    EndUnpaid,
+    Hold,
+    JudgePoint,
+    plan_settling,
 )
+from orchestrator.rules.snapshot import Snapshot
+from orchestrator.services.choose import choose
 from orchestrator.services.context import Context
-from orchestrator.services.promote import close, end_experiment
-from orchestrator.store import experiments, runs
-from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
+from orchestrator.services.finish import end_experiment
+from orchestrator.services.gates import Sitting, record_at, sit
+from orchestrator.services.judge import end_run
+from orchestrator.services.lookup import need_run
+from orchestrator.services.points import judge_field
+from orchestrator.services.promote import close, early, hold
+from orchestrator.services.snapshot import eager_stages, load_snapshot
+from orchestrator.store import experiments
+from orchestrator.store.records import RunRecord
+
+UNPAID = "the budget cannot pay for the way to step {step}"
 
 
 def settle(connection: Connection, context: Context) -> None:
-    """Applies every gate and every end that is due, until none is: one may open the next."""
+    """Applies everything that is due until nothing is: one thing may make the next due."""
+    for experiment_id, position in eager_stages(connection):
+        early(sit(connection, context, experiment_id), position)
     while True:
-        due = [a for a in plan(load_snapshot(connection, context)) if not isinstance(a, StartRun)]
+        due = due_actions(load_snapshot(connection, context))
         if not due:
             return
         for action in due:
-            _apply(connection, action, context.clock())
+            _apply(connection, context, action)
 
 
-def _apply(connection: Connection, action: Action, now: datetime) -> None:
-    if isinstance(action, CloseStage):
-        close(connection, action.experiment_id, action.position, now)
-    elif isinstance(action, EndExperiment):
-        experiment = experiments.get_experiment(connection, action.experiment_id)
-        if experiment is not None:
-            conclusion = action.conclusion or experiment.conclusion or ""
-            succeeded = action.status is ExperimentStatus.SUCCEEDED
-            reason = Reason.FINISHED if succeeded else Reason.CONTROL_FAILED
-            end_experiment(connection, experiment, action.status, conclusion, now, reason)
+def due_actions(snapshot: Snapshot) -> list[Due]:
+    """What is due beside starts."""
+    return [action for view in snapshot.experiments for action in plan_settling(view)]
 
 
-def load_snapshot(connection: Connection, context: Context) -> Snapshot:
-    """The rows that the plan is made from."""
-    found = experiments.open_experiments(connection)
-    ids = [experiment.id for experiment in found]
-    stages = experiments.get_stages(connection, ids)
-    every_run = runs.runs_of(connection, ids)
-    holders = [*runs.live_attempts(connection), *runs.unseen_ends(connection)]
-    held = [slot for attempt in holders for slot in attempt.slots]
-    there = [slot.id for slot in context.engine.slots()]
-    views = tuple(_view(experiment, stages, every_run) for experiment in found)
-    return Snapshot(views, free_slots(there, held), context.clock(), all_slots=len(there))
+def _apply(connection: Connection, context: Context, action: Due) -> None:
+    sitting = sit(connection, context, action.experiment_id)
+    match action:
+        case CloseStage(_, position):
+            close(sitting, position)
+        case JudgePoint(_, position, step):
+            judge_field(sitting, position, step)
+        case Choose(_, dependent_id):
+            choose(sitting, dependent_id)
+        case Hold(_, position):
+            hold(sitting, position)
+        case EndUnpaid(_, run_ids):
+            for run_id in run_ids:
+                _end_unpaid(sitting, need_run(connection, run_id))
+        case EndExperiment():
+            _end(connection, action, sitting.now)
 
 
-def _view(
-    experiment: ExperimentRecord, stages: Sequence[StageRecord], every_run: Sequence[RunRecord]
-) -> ExperimentView:
-    return ExperimentView(
-        id=experiment.id,
-        status=experiment.status,
-        slots_per_run=_slots_per_run(experiment),
-        stages=tuple(
-            StageRow(stage.position, stage.name, stage.status)
-            for stage in stages
-            if stage.experiment_id == experiment.id
-        ),
-        runs=tuple(
-            RunView(run.id, run.variant, run.is_control, run.status, run.stage, run.not_before)
-            for run in every_run
-            if run.experiment_id == experiment.id
-        ),
-    )
+def _end_unpaid(sitting: Sitting, run: RunRecord) -> None:
+    """The run stops where it is; its checkpoint stays."""
+    text, reason = UNPAID.format(step=run.target_step), Reason.BUDGET_EXHAUSTED
+    judgement = Judgement(DecisionKind.STOP, reason, Verdict.INCONCLUSIVE, text)
+    stage = sitting.stages[run.stage]
+    record_at(sitting, run, stage, run.step, judgement, f"budget-{run.epoch}", None)
+    end_run(sitting.connection, run, reason, text, sitting.now)
 
 
-def _slots_per_run(experiment: ExperimentRecord) -> int:
-    resources = experiment.spec.get("resources")
-    slots = resources.get("slots") if isinstance(resources, dict) else None
-    return slots if isinstance(slots, int) else 1
+def _end(connection: Connection, action: EndExperiment, now: datetime) -> None:
+    experiment = experiments.get_experiment(connection, action.experiment_id)
+    if experiment is not None:
+        conclusion = action.conclusion or experiment.conclusion or ""
+        succeeded = action.status is ExperimentStatus.SUCCEEDED
+        reason = Reason.FINISHED if succeeded else Reason.CONTROL_FAILED
+        end_experiment(connection, experiment, action.status, conclusion, now, reason)

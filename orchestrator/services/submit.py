@@ -6,16 +6,19 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from orchestrator.domain.errors import Conflict, FieldError, Invalid
-from orchestrator.domain.expand import PlannedRun, Variant, expand_runs, expand_variants
-from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
-from orchestrator.domain.spec import ExperimentSpec, content_hash, parse_spec, spec_hash
+from orchestrator.domain.expand import Expansion, PlannedRun, Variant, expand_runs, expand_variants
+from orchestrator.domain.hashing import content_hash
+from orchestrator.domain.lifecycle import ExperimentStatus, StageStatus
+from orchestrator.domain.spec import ExperimentSpec, parse_spec, spec_hash
 from orchestrator.domain.suggest import did_you_mean
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.policies import Policy, policy_hash, resolve_policy
 from orchestrator.services.context import Context
+from orchestrator.services.entering import add_run, add_variant
+from orchestrator.services.protocol import Protocol, make_protocol
 from orchestrator.store import experiments as store
 from orchestrator.store import journal
-from orchestrator.store.runs import add_run
+from orchestrator.store.dependents import add_dependent
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,20 @@ class CheckedPlan:
     """A spec that can be run, with everything that follows from it."""
 
     spec: ExperimentSpec
-    policy: Policy
-    variants: list[Variant]
+    protocol: Protocol
+    expansion: Expansion
     runs: list[PlannedRun]
+    shadow: Policy | None = None
+    reference_id: int | None = None
+
+    @property
+    def policy(self) -> Policy:
+        return self.protocol.policy
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Those that can start at once."""
+        return self.expansion.variants
 
 
 def check_plan(context: Context, document: JsonObject) -> CheckedPlan:
@@ -40,8 +54,9 @@ def _check(context: Context, spec: ExperimentSpec) -> CheckedPlan:
         raise Invalid([FieldError("trainer", f"`{spec.trainer}` is not registered on this service{hint}")])
     _check_slots(context, spec)
     policy = resolve_policy(spec.policy, context.policies)
-    variants = expand_variants(spec, trainer.check)
-    return CheckedPlan(spec, policy, variants, expand_runs(spec, variants))
+    expansion = expand_variants(spec, trainer.check)
+    planned = expand_runs(spec, expansion.variants)
+    return CheckedPlan(spec, make_protocol(spec, policy), expansion, planned)
 
 
 def _check_slots(context: Context, spec: ExperimentSpec) -> None:
@@ -100,6 +115,8 @@ def _write(connection: Connection, checked: CheckedPlan, now: datetime) -> int:
         spec=spec.model_dump(mode="json"),
         spec_hash=spec_hash(spec),
         created_at=now,
+        priority=spec.priority,
+        reference_id=checked.reference_id,
     )
     for position, stage in enumerate(spec.stages):
         store.add_stage(
@@ -111,36 +128,28 @@ def _write(connection: Connection, checked: CheckedPlan, now: datetime) -> int:
             status=StageStatus.WAITING if position else StageStatus.RUNNING,
         )
     _write_runs(connection, checked, experiment_id, now)
-    text = f"accepted: {len(checked.variants)} variants, {len(checked.runs)} runs, {len(spec.stages)} stages"
+    waiting = checked.expansion.waiting
+    more = f" and {len(waiting)} that wait for a result" if waiting else ""
+    runs, stages = len(checked.runs), len(spec.stages)
+    text = f"accepted: {len(checked.variants)} variants{more}, {runs} runs, {stages} stages"
+    for sentence in checked.expansion.left_out:
+        journal.add_event(connection, "left_out", sentence, now=now, experiment_id=experiment_id)
     journal.add_event(connection, "accepted", text, now=now, experiment_id=experiment_id)
     return experiment_id
 
 
 def _write_runs(connection: Connection, checked: CheckedPlan, experiment_id: int, now: datetime) -> None:
-    ids = {
-        variant.name: store.add_variant(
+    ids = {variant.name: add_variant(connection, experiment_id, variant) for variant in checked.variants}
+    for waiter in checked.expansion.waiting:
+        add_dependent(
             connection,
             experiment_id=experiment_id,
-            name=variant.name,
-            is_control=variant.is_control,
-            stage=variant.stage,
-            overrides=variant.overrides,
-            config=variant.facts.config,
-            config_hash=variant.config_hash,
-            facts=variant.facts.model_dump(mode="json"),
+            name=waiter.name,
+            stage=waiter.stage,
+            kind=waiter.kind,
+            sources=list(waiter.sources),
+            overrides=waiter.overrides,
         )
-        for variant in checked.variants
-    }
     for run in checked.runs:
-        add_run(
-            connection,
-            experiment_id=experiment_id,
-            variant_id=ids[run.variant],
-            seed=run.seed,
-            status=RunStatus.PENDING,
-            stage=run.stage,
-            step=0,
-            target_step=checked.spec.stages[run.stage].steps,
-            epoch=0,
-            created_at=now,
-        )
+        ids_ = {"experiment_id": experiment_id, "variant_id": ids[run.variant]}
+        add_run(connection, checked.protocol, **ids_, seed=run.seed, stage=run.stage, now=now)

@@ -74,7 +74,12 @@ def end_experiment(
 
 
 def set_experiment_status(connection: Connection, id_: int, status: ExperimentStatus) -> None:
-    connection.execute(update(experiments).where(experiments.c.id == id_).values(status=status))
+    change_experiment(connection, id_, status=status)
+
+
+def change_experiment(connection: Connection, id_: int, **values: Any) -> None:
+    """Sets columns of an experiment."""
+    connection.execute(update(experiments).where(experiments.c.id == id_).values(**values))
 
 
 def get_stages(connection: Connection, experiment_ids: Sequence[int]) -> list[StageRecord]:

@@ -2,19 +2,36 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from orchestrator.domain.decisions import Judgement
-from orchestrator.store.records import DecisionRecord, EventRecord, ExperimentRecord, fetch, fetch_one
-from orchestrator.store.tables import decisions, events, runs
+from orchestrator.store.records import (
+    DecisionRecord,
+    EventRecord,
+    ExperimentRecord,
+    GateRow,
+    fetch,
+    fetch_one,
+)
+from orchestrator.store.tables import decisions, events, gates, runs
+from orchestrator.store.types import new_id
 
 log = logging.getLogger("assay.events")
 
 POLICY = "policy"
 """The author of what the rules decided; a person's is `user:NAME`."""
+
+
+@dataclass(frozen=True)
+class PolicyStamp:
+    """The second policy that a decision is logged for, and by which nothing is done."""
+
+    name: str
+    hash: str
 
 
 def add_decision(
@@ -28,6 +45,9 @@ def add_decision(
     judgement: Judgement,
     now: datetime,
     author: str = POLICY,
+    gate_id: int | None = None,
+    attempt: int | None = None,
+    shadow: PolicyStamp | None = None,
 ) -> bool:
     """Whether the decision is new: under the same natural key the first one stands."""
     if connection.execute(select(decisions.c.id).where(decisions.c.key == key)).first() is not None:
@@ -46,9 +66,12 @@ def add_decision(
             text=judgement.text,
             criteria=[asdict(criterion) for criterion in judgement.criteria],
             evidence=judgement.evidence,
-            policy_name=str(experiment.policy["name"]),
-            policy_hash=experiment.policy_hash,
+            policy_name=shadow.name if shadow else str(experiment.policy["name"]),
+            policy_hash=shadow.hash if shadow else experiment.policy_hash,
             created_at=now,
+            gate_id=gate_id,
+            attempt=attempt,
+            shadow=shadow is not None,
         )
     )
     return True
@@ -66,9 +89,11 @@ def list_decisions(
     kinds: Sequence[str] = (),
     after: int = 0,
     limit: int = 50,
+    shadow: bool = False,
 ) -> list[DecisionRecord]:
-    """Oldest first, those with an id above `after`."""
-    query = select(decisions).where(decisions.c.id > after).order_by(decisions.c.id).limit(limit)
+    """Oldest first, those with an id above `after`: what was decided, or what a shadow policy would have."""
+    query = select(decisions).where(decisions.c.id > after, decisions.c.shadow.is_(shadow))
+    query = query.order_by(decisions.c.id).limit(limit)
     if experiment_id is not None:
         query = query.where(decisions.c.experiment_id == experiment_id)
     if run_id is not None:
@@ -76,6 +101,19 @@ def list_decisions(
     if kinds:
         query = query.where(decisions.c.kind.in_(kinds))
     return fetch(connection, query, DecisionRecord)
+
+
+def add_gate(connection: Connection, **values: Any) -> int | None:
+    """The id of a new row; None when this gate or point was judged before."""
+    if connection.execute(select(gates.c.id).where(gates.c.key == values["key"])).first() is not None:
+        return None
+    return new_id(connection.execute(insert(gates).values(**values)))
+
+
+def gates_of(connection: Connection, experiment_id: int) -> list[GateRow]:
+    """Every gate and point that was judged, oldest first."""
+    query = select(gates).where(gates.c.experiment_id == experiment_id).order_by(gates.c.id)
+    return fetch(connection, query, GateRow)
 
 
 def add_event(

@@ -37,6 +37,8 @@ class ExperimentRecord:
     priority: int
     held: str | None
     """Why its gates hold, where they do: the control ended and no reference stands in for it."""
+    reference_id: int | None
+    """The stored curve that stands in for a control that died."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class RunRecord:
     ended_at: datetime | None
     linked_run_id: int | None
     """The run of an equal config whose curve and checkpoints this one took over, if it did."""
+    history_from: int
+    """Attempts up to this number do not count against retries: a person took the run up again after them."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class AttemptRecord:
     exit_code: int | None
     reason: str | None
     detail: str | None
+    identity: JsonObject | None
 
 
 @dataclass(frozen=True)

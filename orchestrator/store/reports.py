@@ -5,10 +5,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from orchestrator.domain.curves import Curve
 from orchestrator.domain.errors import Conflict
-from orchestrator.protocol.report import Evaluation, Identity, Point
-from orchestrator.store.records import RunRecord
+from orchestrator.protocol.report import Evaluation, Point
 from orchestrator.store.tables import attempts, evaluations, metrics, points, reports
 from orchestrator.store.types import join_number, new_id, split_number
 
@@ -53,6 +51,7 @@ def add_evaluation(
     run_id: int,
     attempt_id: int,
     evaluation: Evaluation,
+    sequence: int | None = None,
     now: datetime,
 ) -> None:
     loss, kind = split_number(evaluation.eval_loss)
@@ -67,8 +66,20 @@ def add_evaluation(
             body=evaluation.model_dump(mode="json"),
             superseded=False,
             created_at=now,
+            sequence=sequence,
         )
     )
+
+
+def evaluations_between(connection: Connection, attempt_id: int, after: int, upto: int) -> list[Evaluation]:
+    """What an attempt reported under sequences above `after`, up to and with `upto`, ascending by step."""
+    query = select(evaluations.c.body).where(
+        evaluations.c.attempt_id == attempt_id,
+        evaluations.c.sequence > after,
+        evaluations.c.sequence <= upto,
+    )
+    bodies = connection.execute(query.order_by(evaluations.c.step)).scalars()
+    return [Evaluation.model_validate(body) for body in bodies]
 
 
 def add_points(connection: Connection, *, run_id: int, attempt_id: int, batch: Sequence[Point]) -> None:
@@ -156,38 +167,3 @@ def series_names(connection: Connection, run_id: int) -> list[str]:
     query = select(metrics.c.name).join(points, points.c.metric_id == metrics.c.id)
     query = query.where(points.c.run_id == run_id).distinct().order_by(metrics.c.name)
     return list(connection.execute(query).scalars())
-
-
-def load_curves(connection: Connection, chosen: Sequence[RunRecord]) -> dict[int, Curve]:
-    """The curve of each run, by run id."""
-    found = load_evaluations(connection, [run.id for run in chosen])
-    restarts = _restarts(connection, [run.id for run in chosen])
-    return {
-        run.id: Curve(
-            run_id=run.id,
-            variant=run.variant,
-            seed=run.seed,
-            is_control=run.is_control,
-            identity=None if run.identity is None else Identity.model_validate(run.identity),
-            evaluations=tuple(evaluation for evaluation, _ in found[run.id]),
-            train_loss=tuple(load_series(connection, run.id, TRAIN_LOSS)),
-            restarts=tuple(restarts.get(run.id, ())),
-        )
-        for run in chosen
-    }
-
-
-BROKEN = ("lost", "crashed", "out_of_memory", "disk_full", "diverged", "checkpoint_error", "engine_error")
-"""Reasons of an attempt's end after which the next attempt is a restart, and not a planned resumption."""
-
-
-def _restarts(connection: Connection, run_ids: Sequence[int]) -> dict[int, list[int]]:
-    query = select(attempts.c.run_id, attempts.c.reason, attempts.c.resumed_from_step)
-    query = query.where(attempts.c.run_id.in_(run_ids)).order_by(attempts.c.run_id, attempts.c.number)
-    found: dict[int, list[int]] = {}
-    broke: dict[int, bool] = {}
-    for row in connection.execute(query):
-        if broke.get(row.run_id) and row.resumed_from_step is not None:
-            found.setdefault(row.run_id, []).append(row.resumed_from_step)
-        broke[row.run_id] = row.reason in BROKEN
-    return found

@@ -97,6 +97,17 @@ def attempts_of(connection: Connection, run_id: int) -> list[AttemptRecord]:
     return fetch(connection, _ATTEMPTS_OF, AttemptRecord, run_id=run_id)
 
 
+def attempts_by_run(connection: Connection, run_ids: Sequence[int]) -> dict[int, list[AttemptRecord]]:
+    """The attempts of each run, oldest first; a run without any is left out."""
+    query = (
+        select(attempts).where(attempts.c.run_id.in_(run_ids)).order_by(attempts.c.run_id, attempts.c.number)
+    )
+    found: dict[int, list[AttemptRecord]] = {}
+    for attempt in fetch(connection, query, AttemptRecord):
+        found.setdefault(attempt.run_id, []).append(attempt)
+    return found
+
+
 def count_attempts(connection: Connection, run_ids: Sequence[int]) -> dict[int, int]:
     """Attempts of each run; a run without any is left out."""
     query = select(attempts.c.run_id, func.count()).where(attempts.c.run_id.in_(run_ids))

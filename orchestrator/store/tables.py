@@ -56,6 +56,7 @@ experiments = Table(
     Column("ended_at", UtcDateTime),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("held", PlainText),
+    Column("reference_id", BigInt),
 )
 
 idempotency = Table(
@@ -134,6 +135,7 @@ runs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime),
     Column("linked_run_id", BigInt),
+    Column("history_from", Integer, nullable=False, server_default="0"),
     UniqueConstraint("variant_id", "seed"),
     Index("ix_runs_experiment_id_status", "experiment_id", "status"),
 )
@@ -160,6 +162,7 @@ attempts = Table(
     Column("exit_code", Integer),
     Column("reason", String(32)),
     Column("detail", PlainText),
+    Column("identity", JSON(none_as_null=True)),
     UniqueConstraint("run_id", "number"),
 )
 

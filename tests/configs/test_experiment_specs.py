@@ -9,7 +9,8 @@ from worlds import World
 
 from orchestrator.cli.files import read_spec
 from orchestrator.domain.expand import Variant, expand_variants
-from orchestrator.domain.spec import content_hash, parse_spec
+from orchestrator.domain.hashing import content_hash
+from orchestrator.domain.spec import parse_spec
 from orchestrator.services.context import Context, Trainer
 from orchestrator.services.preview import preview
 from orchestrator.store.database import Database
@@ -43,7 +44,7 @@ def service(sqlite: Database, tmp_path: Path) -> Context:
 
 
 def variants(name: str) -> dict[str, Variant]:
-    return {v.name: v for v in expand_variants(parse_spec(read_spec(SPECS[name])), check)}
+    return {v.name: v for v in expand_variants(parse_spec(read_spec(SPECS[name])), check).variants}
 
 
 def file_hash(name: str, **schedule: object) -> str:

@@ -50,7 +50,7 @@ def check(config: JsonObject) -> ConfigFacts:
 
 
 def expand(*stages: dict[str, JsonObject], **changes: Any) -> list[Variant]:
-    return expand_variants(spec(*stages, **changes), check)
+    return expand_variants(spec(*stages, **changes), check).variants
 
 
 def refused(*stages: dict[str, JsonObject], **changes: Any) -> list[FieldError]:
@@ -144,7 +144,7 @@ def test_a_problem_of_the_base_is_told_once() -> None:
 
 def test_each_variant_runs_at_each_seed_with_the_control_first() -> None:
     asked = spec({"a": {"rates": []}, "control": {}}, {"b": {"rates": [3]}}, seeds=[7, 3])
-    assert expand_runs(asked, expand_variants(asked, check)) == [
+    assert expand_runs(asked, expand_variants(asked, check).variants) == [
         PlannedRun("control", 7, 0),
         PlannedRun("control", 3, 0),
         PlannedRun("a", 7, 0),

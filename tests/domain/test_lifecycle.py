@@ -63,6 +63,8 @@ def test_every_status_can_be_reached_from_pending_and_none_is_a_trap() -> None:
 STATUS_OF = {
     Reason.FINISHED: SUC,
     Reason.NOT_PROMOTED: STO,
+    Reason.OUTRANKED: STO,
+    Reason.BUDGET_EXHAUSTED: STO,
     Reason.PLATEAU: STO,
     Reason.DIVERGED: FAI,
     Reason.UNHEALTHY_ROUTING: STO,

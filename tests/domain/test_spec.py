@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from orchestrator.domain.errors import FieldError, Invalid
-from orchestrator.domain.spec import canonical_json, dotted, parse_spec, spec_hash
+from orchestrator.domain.hashing import canonical_json
+from orchestrator.domain.spec import parse_spec, spec_hash
+from orchestrator.domain.spec_errors import dotted
 
 DOCUMENT: dict[str, Any] = {
     "name": "balance",
@@ -57,7 +59,7 @@ NAME_FIX = "use letters, digits, `.`, `_` and `-`, starting with a letter or dig
     ("path", "value", "field", "message"),
     [
         (("polcy",), "race", "polcy", "unknown key: did you mean `policy`?"),
-        (("zzz",), 1, "zzz", "unknown key: known are `base`, `control`"),
+        (("zzz",), 1, "zzz", "unknown key: known are `base`, `budget`, `control`"),
         (("stages", 1, "step"), 1, "stages[1].step", "unknown key: did you mean `steps`?"),
         (
             ("stages", 1, "promote", "bst"),
@@ -181,3 +183,74 @@ def test_canonical_json_has_one_spelling_and_no_nan() -> None:
 def test_a_place_is_spelled_with_dots_and_brackets() -> None:
     assert dotted(("stages", 0, "variants", "a", "[key]")) == "stages[0].variants.a"
     assert dotted(("seeds", 3)) == "seeds[3]"
+
+
+def with_stage(index: int, **fields: object) -> dict[str, Any]:
+    document = copy.deepcopy(DOCUMENT)
+    document["stages"][index] |= fields
+    return document
+
+
+def dependent(*sources: str, **overrides: object) -> dict[str, Any]:
+    return {"from": {"best_of": list(sources)}, "set": overrides}
+
+
+def test_a_variant_may_wait_for_the_best_of_others() -> None:
+    spec = parse_spec(variants(top1=dependent("aux-0.01", **{"moe.top_k": 1})))
+    assert list(spec.stages[0].static) == ["aux-0.01"]
+    assert spec.stages[0].dependents["top1"].source.best_of == ["aux-0.01"]
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+def test_axes_are_variants_written_short() -> None:
+    stage = parse_spec(with_stage(0, axes={"moe.coef": [0.0, 0.5], "lr": [1e-3]})).stages[0]
+    assert list(stage.static) == ["aux-0.01", "aux-0", "coef-0.0", "coef-0.5", "lr-0.001"]
+    assert stage.static["coef-0.5"] == {"moe.coef": 0.5}
+    full = parse_spec(with_stage(0, axes={"moe.coef": [0.0, 0.5], "lr": [1, 2]}, grid="full")).stages[0]
+    assert list(full.static)[2:] == ["coef-0.0_lr-1", "coef-0.0_lr-2", "coef-0.5_lr-1", "coef-0.5_lr-2"]
+
+
+def test_a_stage_keeps_the_seeds_of_the_stage_before() -> None:
+    spec = parse_spec(with_stage(1, seeds=[0, 1, 2]))
+    assert [spec.seeds_of(position) for position in range(3)] == [[0], [0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "message"),
+    [
+        (
+            variants(a=dependent("b"), b=dependent("a")),
+            "stages[0].variants.a.from.best_of",
+            "waits for itself (a -> b -> a): break the circle",
+        ),
+        (variants(a=dependent("a")), "stages[0].variants.a.from.best_of", "waits for itself (a -> a)"),
+        (variants(a=dependent("aux-0.1")), "stages[0].variants.a.from.best_of", "did you mean `aux-0.01`"),
+        (variants(a=dependent("late")), "stages[0].variants.a.from.best_of", "starts in a later stage"),
+        (variants(a=dependent("aux-0.01", "aux-0.01")), "stages[0].variants.a.from.best_of", "named twice"),
+        (variants(a={"from": {"best": []}}), "stages[0].variants.a.from.best", "unknown key"),
+        (variants(a={"from": {"best_of": []}}), "stages[0].variants.a.from.best_of", "at least 1 item"),
+        (variants(a={"from": {}}), "stages[0].variants.a.from.best_of", "is required and missing"),
+        (variants(a={"from": {"best_of": ["x"]}, "sett": 1}), "stages[0].variants.a.sett", "mean `set`"),
+        (changed(("control",), "top") | {"stages": variants(top=dependent("aux-0.01"))["stages"]},
+            "control", "the control cannot wait for a result"),
+        (with_stage(0, around_winner={"lr": [1]}), "stages[0].around_winner", "no winner to stand around"),
+        (with_stage(1, around_winner={"lr": []}), "stages[1].around_winner.lr", "at least 1 item"),
+        (with_stage(1, around_winner={"lr": [1, 1]}), "stages[1].around_winner.lr", "twice: remove one"),
+        (with_stage(1, around_winner={"a..b": [1]}), "stages[1].around_winner", "no dotted path"),
+        (with_stage(1, around_winner={"lr": [math.nan]}), "stages[1].around_winner.lr[0]", "finite"),
+        (with_stage(0, axes={"a.lr": [1], "b.lr": [1]}), "stages[0].axes", "two levels are called `lr-1`"),
+        (with_stage(0, axes={"aux": [0]}), "stages[0].axes", "`aux-0` is already a variant"),
+        (with_stage(0, axes={"x" * 70: [0]}), "stages[0].axes", "longer than 63 signs"),
+        (with_stage(0, grid="half"), "stages[0].grid", "'one_at_a_time' or 'full'"),
+        (with_stage(1, seeds=[1, 1]), "stages[1].seeds", "a seed is named twice"),
+        (with_stage(1, seeds=[]), "stages[1].seeds", "at least 1 item"),
+        (changed(("budget",), {"slot_hours": 0}), "budget.slot_hours", "greater than 0"),
+        (changed(("budget",), {"slot_hours": math.nan}), "budget.slot_hours", "finite number"),
+        (changed(("budget",), {"hours": 1}), "budget.hours", "unknown key: did you mean `slot_hours`?"),
+        (changed(("priority",), 1000), "priority", "less than or equal to 100"),
+        (changed(("same_config",), "skip"), "same_config", "'refuse' or 'link'"),
+    ],
+)  # fmt: skip
+def test_what_depends_on_results_is_checked_too(document: dict[str, Any], field: str, message: str) -> None:
+    found = errors_of(document)
+    assert any(error.field == field and message in error.message for error in found), found

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus, StageStatus
-from orchestrator.rules.plan import Action, ExperimentView, RunView, Snapshot, StageRow, StartRun, plan
+from orchestrator.rules.plan import Action, plan
+from orchestrator.rules.sharing import StartRun
+from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PENDING, AT_GATE, STOPPED = RunStatus.PENDING, RunStatus.AT_GATE, RunStatus.STOPPED

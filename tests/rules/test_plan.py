@@ -7,7 +7,8 @@ import pytest
 from plan_builders import AT_GATE, NOW, PENDING, STOPPED, experiment, planned, run, snapshot, starts
 
 from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus
-from orchestrator.rules.plan import CloseStage, EndExperiment, StartRun, plan, wanted_slots
+from orchestrator.rules.plan import CloseStage, EndExperiment, Hold, plan
+from orchestrator.rules.sharing import StartRun, wanted_slots
 
 TERMINAL = [status for status in RunStatus if status.is_terminal]
 BUSY = [RunStatus.PENDING, RunStatus.STARTING, RunStatus.RUNNING]
@@ -19,10 +20,20 @@ def test_starts_are_in_order_with_the_control_first() -> None:
     assert actions == [StartRun(3, ("cpu:0",)), StartRun(1, ("cpu:1",))]
 
 
-def test_the_oldest_experiment_is_served_first() -> None:
-    older, newer = experiment(run(5), run(6)), experiment(run(1, control=True), id_=2)
-    assert starts(planned(older, newer, free=3)) == [5, 6, 1]
+def test_experiments_share_the_slots_and_the_oldest_is_served_first() -> None:
+    older, newer = experiment(run(5), run(6), run(7)), experiment(run(1, control=True), run(2), id_=2)
+    assert starts(planned(older, newer, free=5)) == [5, 1, 6, 2, 7]
     assert starts(planned(older, newer, free=1)) == [5]
+
+
+def test_the_one_that_holds_fewer_slots_is_served_first() -> None:
+    older = replace(experiment(run(5)), held_slots=2)
+    assert starts(planned(older, experiment(run(1), run(2), run(3), id_=2), free=4)) == [1, 2, 5, 3]
+
+
+def test_a_higher_priority_is_served_before_any_other() -> None:
+    urgent = replace(experiment(run(1), run(2), id_=2), priority=1, held_slots=5)
+    assert starts(planned(experiment(run(5)), urgent, free=2)) == [1, 2]
 
 
 @pytest.mark.parametrize("free", [0, 1, 2, 3])
@@ -113,15 +124,28 @@ def test_runs_of_other_stages_do_not_hold_up_a_gate() -> None:
 
 @pytest.mark.parametrize("status", TERMINAL)
 @pytest.mark.parametrize("closed", [0, 1])
-def test_a_control_that_ends_before_the_last_gate_ends_the_experiment(status: RunStatus, closed: int) -> None:
+def test_a_gate_holds_when_the_control_ended_before_it(status: RunStatus, closed: int) -> None:
     view = experiment(
         run(1, status, control=True, stage=closed), run(2, AT_GATE, stage=closed), closed=closed
     )
-    (end,) = planned(view)
+    assert planned(view) == [Hold(1, closed)]
+    assert planned(replace(view, is_held=True)) == []
+    assert planned(replace(view, has_reference=True, is_held=True)) == [CloseStage(1, closed)]
+
+
+def test_an_experiment_whose_every_run_ended_with_the_control_ends() -> None:
+    (end,) = planned(experiment(run(1, RunStatus.FAILED, control=True), run(2, STOPPED)))
     assert isinstance(end, EndExperiment)
     assert (end.experiment_id, end.status) == (1, ExperimentStatus.FAILED)
     assert end.conclusion is not None
-    assert end.conclusion.startswith(f"the control ended before the gate of stage-{closed}")
+    assert end.conclusion.startswith("the control ended before the gate of stage-0")
+
+
+def test_a_control_that_the_budget_ended_ends_the_experiment() -> None:
+    unpaid = replace(run(1, STOPPED, control=True), is_unpaid=True)
+    (end,) = planned(experiment(unpaid, run(2, AT_GATE)))
+    assert isinstance(end, EndExperiment)
+    assert (end.conclusion or "").startswith("the budget did not bring the control to the gate")
 
 
 def test_one_seed_of_the_control_is_enough_to_go_on() -> None:
@@ -129,13 +153,12 @@ def test_one_seed_of_the_control_is_enough_to_go_on() -> None:
     assert planned(experiment(*controls, run(3, AT_GATE))) == [CloseStage(1, 0)]
 
 
-def test_in_the_last_stage_the_others_do_not_go_on_without_the_control() -> None:
+def test_without_the_control_the_last_stage_is_trained_to_its_end_and_holds_there() -> None:
     gone = run(1, RunStatus.FAILED, control=True, stage=2)
-    (action,) = planned(experiment(gone, run(2, RunStatus.RUNNING, stage=2), closed=2))
-    assert isinstance(action, EndExperiment)
-    assert action.status is ExperimentStatus.FAILED
+    assert planned(experiment(gone, run(2, RunStatus.RUNNING, stage=2), closed=2)) == []
     done = experiment(gone, run(2, RunStatus.SUCCEEDED, stage=2), closed=2)
-    assert planned(done) == [CloseStage(1, 2)]
+    assert planned(done) == [Hold(1, 2)]
+    assert planned(replace(done, has_reference=True)) == [CloseStage(1, 2)]
 
 
 def test_an_experiment_whose_stages_are_all_closed_ends() -> None:

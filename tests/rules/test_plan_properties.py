@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 from plan_builders import NOW, experiment, snapshot, starts
 
 from orchestrator.domain.lifecycle import ExperimentStatus, RunStatus
-from orchestrator.rules.plan import (
-    CloseStage,
-    EndExperiment,
-    ExperimentView,
-    RunView,
-    Snapshot,
-    StartRun,
-    plan,
-)
+from orchestrator.rules.plan import CloseStage, EndExperiment, plan
+from orchestrator.rules.sharing import StartRun
+from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot
 
 DELAYS = st.sampled_from([None, NOW - timedelta(seconds=1), NOW, NOW + timedelta(seconds=1)])
 STATUSES = st.sampled_from([*RunStatus, *[RunStatus.PENDING] * 4])

@@ -82,13 +82,13 @@ def test_a_worker_that_is_gone_without_a_trace_is_lost_and_resumed(world: World)
     assert list_attempts(world.context, number_of("run", run.id)).items[0].reason == "lost"
 
 
-def test_two_deaths_without_progress_fail_the_run_and_with_the_control_the_experiment(world: World) -> None:
+def test_two_deaths_without_progress_fail_the_run_and_with_all_of_them_the_experiment(world: World) -> None:
     experiment = world.submit()
-    for _ in range(40):
+    for _ in range(60):
         tick(world.context)
         world.adopt()
         for key, worker in world.workers.items():
-            if worker.assignment.variant == "base" and worker.exited is None:
+            if worker.exited is None:
                 world.end(key, worker, 1)
         world.wait(10)
         if get_experiment(world.context, experiment).status == "failed":
@@ -97,9 +97,8 @@ def test_two_deaths_without_progress_fail_the_run_and_with_the_control_the_exper
     assert found.status == "failed"
     assert "control ended before the gate" in (found.conclusion or "")
     runs = runs_of(world, experiment)
-    assert (runs["base"].status, runs["base"].reason) == ("failed", "crashed")
+    assert {(run.status, run.reason) for run in runs.values()} == {("failed", "crashed")}
     assert "without progress" in (runs["base"].detail or "")
-    assert {runs[name].reason for name in ("wide", "wider", "slow")} == {"control_failed"}
     assert {stage.status for stage in found.stages} == {"closed"}
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 from store_rows import NOW, add_attempt, add_run, evaluation, point
 
 from orchestrator.domain.errors import Conflict
-from orchestrator.store import reports, runs
+from orchestrator.store import histories, reports, runs
 from orchestrator.store.database import Database
 from orchestrator.store.records import RunRecord
 from orchestrator.store.tables import evaluations, points
@@ -166,7 +166,7 @@ def test_a_curve_has_its_points_evaluations_and_restarts(database: Database) -> 
         last = add_attempt(connection, run, 3, resumed_from_step=40)
         store_evaluations(connection, run, last, 60, loss=2.0)
         reports.add_points(connection, run_id=run.id, attempt_id=last, batch=[point(50, 2.5)])
-        curve = reports.load_curves(connection, [run])[run.id]
+        curve = histories.load_curves(connection, [run])[run.id]
     assert (curve.variant, curve.seed, curve.is_control, curve.identity) == ("wide", 3, True, None)
     assert [e.step for e in curve.evaluations] == [60]
     assert curve.train_loss == ((50, 2.5),)

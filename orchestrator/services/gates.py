@@ -1,0 +1,167 @@
+"""What a gate or a point sees, frozen so that it can be judged again, and how its decisions are recorded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import JsonValue
+from sqlalchemy import Connection
+
+from orchestrator.domain.curves import Curve
+from orchestrator.domain.decisions import Entrant, Judgement, PromoteRule
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules.criteria import Field
+from orchestrator.rules.cases import field_of
+from orchestrator.rules.gate import Anchor
+from orchestrator.services.context import Context
+from orchestrator.services.judge import record
+from orchestrator.services.lookup import need_experiment
+from orchestrator.services.protocol import Protocol, plan_order, protocol_of
+from orchestrator.store import experiments, journal, runs
+from orchestrator.store.histories import load_curves
+from orchestrator.store.records import ExperimentRecord, GateRow, RunRecord, StageRecord
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One transaction's work on one experiment."""
+
+    connection: Connection
+    context: Context
+    experiment: ExperimentRecord
+    protocol: Protocol
+    now: datetime
+
+    @property
+    def stages(self) -> list[StageRecord]:
+        return experiments.get_stages(self.connection, [self.experiment.id])
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """Every run of the experiment, as it is now."""
+        return runs.runs_of(self.connection, [self.experiment.id])
+
+    def say(self, kind: str, text: str) -> None:
+        """Enters an event of the experiment."""
+        journal.add_event(self.connection, kind, text, now=self.now, experiment_id=self.experiment.id)
+
+
+def sit(connection: Connection, context: Context, experiment_id: int) -> Sitting:
+    """Raises `Missing` for an experiment that is not there."""
+    experiment = need_experiment(connection, experiment_id)
+    return Sitting(connection, context, experiment, protocol_of(experiment), context.clock())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a gate or point stands, and which of them it is."""
+
+    stage: int
+    step: int
+    phase: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The runs of a gate or point as they stood, and the rule by which they were judged."""
+
+    entrants: tuple[Entrant, ...]
+    inputs: JsonObject
+    """What it takes to see the same again: each run's newest attempt, who was out, and the rule."""
+
+
+def see(
+    connection: Connection,
+    chosen: Sequence[RunRecord],
+    out: Mapping[int, bool],
+    **also: JsonValue,
+) -> Seen:
+    """These runs as they are now."""
+    numbers = runs.count_attempts(connection, [run.id for run in chosen])
+    curves = load_curves(connection, chosen)
+    rows: list[JsonValue] = [
+        {"run": run.id, "attempt": numbers.get(run.id, 0), "out": out[run.id]} for run in chosen
+    ]
+    inputs: JsonObject = {"entrants": rows, **also}
+    return Seen(tuple(Entrant(curves[run.id], out[run.id]) for run in chosen), inputs)
+
+
+def see_again(connection: Connection, gate: GateRow) -> Seen:
+    """The runs of a gate as they were when it was judged."""
+    rows = [dict(row) for row in gate.inputs["entrants"]]  # type: ignore[union-attr,arg-type]  # written by `see`
+    by_id = runs.runs_by_id(connection, [int(row["run"]) for row in rows])
+    as_of = {int(row["run"]): int(row["attempt"]) for row in rows}
+    curves = load_curves(connection, list(by_id.values()), as_of)
+    entrants = tuple(Entrant(curves[int(row["run"])], bool(row["out"])) for row in rows)
+    return Seen(entrants, gate.inputs)
+
+
+def rule_inputs(rule: PromoteRule) -> JsonObject:
+    """A promote rule as JSON."""
+    return {
+        "best": rule.best,
+        "eligible": rule.eligible,
+        "if_none": rule.if_none,
+        "eager": rule.eager,
+        "seeds": None if rule.seeds is None else list(rule.seeds),
+        "newcomers": rule.newcomers,
+    }
+
+
+def rule_again(inputs: JsonObject) -> PromoteRule:
+    """The promote rule that `rule_inputs` wrote down."""
+    values = dict(inputs)
+    seeds = values.pop("seeds")
+    return PromoteRule(**values, seeds=None if seeds is None else tuple(seeds))  # type: ignore[arg-type]
+
+
+def anchor_of(connection: Connection, reference_id: object, protocol: Protocol, step: int) -> Anchor:
+    """What the variants of a gate at `step` are judged against beside the control."""
+    reference = None
+
+    def field(curves: Sequence[Curve]) -> Field | None:
+        order = plan_order(protocol.spec)
+        found = field_of(curves, order=order, step=step, grid=protocol.grid, policy=protocol.policy)
+        return found if isinstance(found, Field) else None
+
+    return Anchor(reference, field if protocol.compares else None)
+
+
+def open_gate(
+    sitting: Sitting, key: str, place: Place, seen: Seen, conclusion: str | None = None
+) -> int | None:
+    """The id of the row that its decisions refer to; None when it was judged before."""
+    return journal.add_gate(
+        sitting.connection,
+        key=f"exp:{sitting.experiment.id}/{key}",
+        experiment_id=sitting.experiment.id,
+        stage=place.stage,
+        step=place.step,
+        phase=place.phase,
+        inputs=seen.inputs,
+        conclusion=conclusion,
+        created_at=sitting.now,
+    )
+
+
+def record_at(
+    sitting: Sitting,
+    run: RunRecord,
+    stage: StageRecord,
+    step: int,
+    judgement: Judgement,
+    phase: str,
+    gate_id: int | None,
+) -> None:
+    """The decision of a gate or point on one run."""
+    record(
+        sitting.connection,
+        sitting.experiment,
+        run,
+        stage,
+        step,
+        judgement,
+        sitting.now,
+        phase=phase,
+        gate_id=gate_id,
+    )

@@ -1,0 +1,71 @@
+"""An experiment's plan as the rules ask for it: its grid, its points, its stages, its policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.domain.curves import StageView
+from orchestrator.domain.decisions import PromoteRule
+from orchestrator.domain.spec import ExperimentSpec, Promote
+from orchestrator.rules.criteria import CRITERIA, Grid
+from orchestrator.rules.nodes import leaves
+from orchestrator.rules.point import points
+from orchestrator.rules.policies import Policy
+from orchestrator.store.records import ExperimentRecord
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What an accepted experiment was promised: read from its row, never from today's files."""
+
+    spec: ExperimentSpec
+    policy: Policy
+    grid: Grid
+    points: tuple[int, ...]
+    """Steps below the horizon at which all runs of a stage wait for each other."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether the policy's stop rule compares variants with each other."""
+        return any(CRITERIA[leaf.criterion].field is not None for leaf in leaves(self.policy.stop))
+
+    @property
+    def waits(self) -> tuple[int, ...]:
+        """Every step at which runs wait: points and the ends of stages."""
+        return tuple(sorted({*self.points, *self.grid.stages}))
+
+    def stage(self, position: int) -> StageView:
+        """The stage as the rules see it."""
+        stage = self.spec.stages[position]
+        inside = tuple(step for step in self.points if step < stage.steps)
+        return StageView(stage.name, stage.steps, position == len(self.spec.stages) - 1, inside)
+
+    def target(self, position: int, step: int) -> int:
+        """Where a run of a stage that has come to `step` is to go next: a point, or the stage's end.
+
+        A run that enters late has the points of earlier stages before it, too.
+        """
+        end = self.spec.stages[position].steps
+        return next((point for point in self.points if step < point < end), end)
+
+    def rule(self, position: int) -> PromoteRule:
+        """Who enters the stage at `position` from the one before."""
+        promote = self.spec.stages[position].promote or Promote()
+        seeds = tuple(self.spec.seeds_of(position))
+        return PromoteRule(promote.best, promote.eligible, promote.if_none, promote.eager, seeds)
+
+
+def protocol_of(experiment: ExperimentRecord) -> Protocol:
+    """The protocol of an accepted experiment."""
+    spec = ExperimentSpec.model_validate(experiment.spec)
+    return make_protocol(spec, Policy.model_validate(experiment.policy))
+
+
+def make_protocol(spec: ExperimentSpec, policy: Policy) -> Protocol:
+    """The protocol of a spec under a policy."""
+    grid = Grid(spec.eval_every, tuple(stage.steps for stage in spec.stages), spec.entered)
+    return Protocol(spec, policy, grid, points(policy, grid))
+
+
+def plan_order(spec: ExperimentSpec) -> Sequence[str]:
+    """The variants in the order in which the plan names them."""
+    return [name for stage in spec.stages for name in stage.names]

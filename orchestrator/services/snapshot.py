@@ -1,0 +1,145 @@
+"""The rows that the plan is made from."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.lifecycle import AttemptStatus, Reason, StageStatus
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules.budget import Account, Work, account, cost_of
+from orchestrator.rules.placement import free_slots
+from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow, WaitingView
+from orchestrator.services.context import Context
+from orchestrator.store import dependents, experiments, runs
+from orchestrator.store.records import AttemptRecord, DependentRow, ExperimentRecord, RunRecord, StageRecord
+
+
+def load_snapshot(connection: Connection, context: Context) -> Snapshot:
+    """Open experiments with their stages, runs, waiting variants and budgets, and the slots that are free."""
+    found = experiments.open_experiments(connection)
+    ids = [experiment.id for experiment in found]
+    stages = experiments.get_stages(connection, ids)
+    every_run = runs.runs_of(connection, ids)
+    waiting = dependents.dependents_of(connection, ids)
+    live = runs.live_attempts(connection)
+    held = [slot for attempt in [*live, *runs.unseen_ends(connection)] for slot in attempt.slots]
+    there = [slot.id for slot in context.engine.slots()]
+    now = context.clock()
+    views = tuple(
+        _view(connection, experiment, stages, every_run, waiting, live, now) for experiment in found
+    )
+    return Snapshot(views, free_slots(there, held), now, all_slots=len(there))
+
+
+def _view(
+    connection: Connection,
+    experiment: ExperimentRecord,
+    stages: Sequence[StageRecord],
+    every_run: Sequence[RunRecord],
+    waiting: Sequence[DependentRow],
+    live: Sequence[AttemptRecord],
+    now: datetime,
+) -> ExperimentView:
+    own = [run for run in every_run if run.experiment_id == experiment.id]
+    works = budget_works(connection, experiment, own, now)
+    held = Counter(run_id for attempt in live for run_id in [attempt.run_id] * len(attempt.slots))
+    return ExperimentView(
+        id=experiment.id,
+        status=experiment.status,
+        slots_per_run=_slots_per_run(experiment.spec),
+        stages=tuple(
+            StageRow(stage.position, stage.name, stage.status, stage.steps)
+            for stage in stages
+            if stage.experiment_id == experiment.id
+        ),
+        runs=tuple(_run(run, works) for run in own),
+        priority=experiment.priority,
+        held_slots=sum(held[run.id] for run in own),
+        waiting=tuple(
+            WaitingView(row.id, row.name, row.stage, tuple(row.sources))
+            for row in waiting
+            if row.experiment_id == experiment.id and row.status == "waiting" and row.kind == "best_of"
+        ),
+        account=budget_account(experiment, works),
+        has_reference=experiment.reference_id is not None,
+        is_held=experiment.held is not None,
+    )
+
+
+def _run(run: RunRecord, works: Sequence[Work]) -> RunView:
+    work = next((work for work in works if work.run_id == run.id), None)
+    return RunView(
+        run.id,
+        run.variant,
+        run.is_control,
+        run.status,
+        run.stage,
+        run.not_before,
+        run.step,
+        run.target_step,
+        None if work is None else cost_of(work, works),
+        run.reason == Reason.BUDGET_EXHAUSTED,
+    )
+
+
+def budget_account(experiment: ExperimentRecord, works: Sequence[Work]) -> Account | None:
+    """The account of an experiment that has a budget."""
+    hours = slot_hours_of(experiment.spec)
+    return None if hours is None else account(hours, works)
+
+
+def budget_works(
+    connection: Connection, experiment: ExperimentRecord, own: Sequence[RunRecord], now: datetime
+) -> list[Work]:
+    """What each run has cost so far; empty for an experiment without a budget, which asks for none of it."""
+    if slot_hours_of(experiment.spec) is None:
+        return []
+    slots = _slots_per_run(experiment.spec)
+    facts = {row.id: row.facts for row in experiments.get_variants(connection, experiment.id)}
+    tried = runs.attempts_by_run(connection, [run.id for run in own])
+    return [_work(run, facts[run.variant_id], tried.get(run.id, []), slots, now) for run in own]
+
+
+def _work(
+    run: RunRecord, facts: Mapping[str, object], tried: Sequence[AttemptRecord], slots: int, now: datetime
+) -> Work:
+    spent = sum(
+        len(attempt.slots) * ((attempt.ended_at or now) - attempt.created_at).total_seconds()
+        for attempt in tried
+    )
+    trained = sum(max(0, attempt.step - (attempt.resumed_from_step or 0)) for attempt in tried)
+    flops = float(str(facts["flops_per_token"])) * float(str(facts["tokens_per_step"]))
+    live = any(attempt.status is not AttemptStatus.ENDED for attempt in tried)
+    return Work(run.id, run.step, run.target_step, slots, spent, flops, live, trained)
+
+
+def eager_stages(connection: Connection) -> list[tuple[int, int]]:
+    """(experiment, position) of each open stage whose successor lets variants go on before the gate."""
+    found = []
+    for experiment in experiments.open_experiments(connection):
+        stages = experiments.get_stages(connection, [experiment.id])
+        position = next((s.position for s in stages if s.status is not StageStatus.CLOSED), None)
+        if position is not None and _is_eager(experiment.spec, position + 1):
+            found.append((experiment.id, position))
+    return found
+
+
+def _is_eager(spec: JsonObject, position: int) -> bool:
+    stages = spec["stages"]
+    promote = stages[position].get("promote") if position < len(stages) else None  # type: ignore[arg-type,index,union-attr]  # the spec was validated when it was accepted
+    return bool(promote and promote.get("eager"))  # type: ignore[union-attr]  # likewise
+
+
+def slot_hours_of(spec: JsonObject) -> float | None:
+    """The budget of a stored spec, in slot-hours."""
+    budget = spec.get("budget")
+    hours = budget.get("slot_hours") if isinstance(budget, dict) else None
+    return float(hours) if isinstance(hours, int | float) else None
+
+
+def _slots_per_run(spec: JsonObject) -> int:
+    resources = spec.get("resources")
+    slots = resources.get("slots") if isinstance(resources, dict) else None
+    return slots if isinstance(slots, int) else 1
