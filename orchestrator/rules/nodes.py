@@ -62,11 +62,15 @@ def leaves(node: Combined | Leaf) -> Iterator[Leaf]:
         yield from leaves(part)
 
 
-def evaluations_needed(node: Combined | Leaf) -> int | None:
-    """The fewest evaluations after which the node can pass; None when it never can (an empty `any`)."""
+def evaluations_needed(node: Combined | Leaf, *, field: bool = True) -> int | None:
+    """The fewest evaluations after which the node can pass; None when it never can (an empty `any`).
+
+    Without `field`, where variants are never compared with each other: there those criteria say nothing.
+    """
     if isinstance(node, Leaf):
-        return CRITERIA[node.criterion].needs(node.params)
-    needs = [evaluations_needed(part) for part in node.parts]
+        criterion = CRITERIA[node.criterion]
+        return criterion.needs(node.params) if field or criterion.field is None else None
+    needs = [evaluations_needed(part, field=field) for part in node.parts]
     known = [need for need in needs if need is not None]
     if node.how == "not":
         return known[0] if known else 1

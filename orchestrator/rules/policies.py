@@ -20,10 +20,10 @@ from orchestrator.rules import (
     criteria_stop,
 )
 from orchestrator.rules.bands import Bands
-from orchestrator.rules.criteria import Params
+from orchestrator.rules.criteria import CRITERIA, Params
 from orchestrator.rules.criteria_compare import SameLoss
 from orchestrator.rules.criteria_health import HealthyRouting, NotDiverged
-from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, parse_node
+from orchestrator.rules.nodes import Node, did_you_mean, evaluations_needed, field_errors, leaves, parse_node
 from orchestrator.rules.noise import NoiseBand, noise_at
 
 REGISTERED_BY = (
@@ -98,15 +98,22 @@ def policy_hash(policy: Policy) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def unable_to_fire(policy: Policy, stages: Sequence[tuple[str, int]], eval_every: int) -> list[str]:
-    """A sentence for each rule that cannot come true in a stage, for want of evaluations."""
-    warnings = []
+def unable_to_fire(
+    policy: Policy, stages: Sequence[tuple[str, int]], eval_every: int, points: Sequence[int] | None = None
+) -> list[str]:
+    """A sentence for each rule that cannot come true in a stage, for want of evaluations or of points.
+
+    `points` are the steps at which the policy compares the variants of the plan, where they are known.
+    """
+    warnings = _without_points(policy, stages, points)
     for rule, node in (("stop", policy.stop), ("promote", policy.promote)):
         needed = evaluations_needed(node)
         if needed is None:
             if rule == "promote":
                 warnings.append(f"the promote rule of policy {policy.name} never passes: its `any` is empty")
             continue
+        if warnings and rule == "stop":
+            continue  # it cannot fire at all, and that is said
         gates = stages if rule == "stop" else stages[:-1]
         for name, steps in gates:
             count = steps // eval_every
@@ -117,3 +124,17 @@ def unable_to_fire(policy: Policy, stages: Sequence[tuple[str, int]], eval_every
                     f"so it cannot fire in {name}"
                 )
     return warnings
+
+
+def _without_points(
+    policy: Policy, stages: Sequence[tuple[str, int]], points: Sequence[int] | None
+) -> list[str]:
+    """What to say of a stop rule that hangs on comparisons for which the plan has no point."""
+    compares = [leaf.criterion for leaf in leaves(policy.stop) if CRITERIA[leaf.criterion].field is not None]
+    if points is None or points or not compares or evaluations_needed(policy.stop, field=False) is not None:
+        return []
+    horizon = max((steps for _, steps in stages), default=0)
+    return [
+        f"the stop rule of policy {policy.name} compares variants ({', '.join(compares)}), and this plan has "
+        f"no point before step {horizon:,} at which that could drop one: nobody is stopped by it"
+    ]

@@ -1,6 +1,7 @@
 """Policy documents: defaults, mistakes named with their fix, hashes, warnings for the plan preview."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from rule_builders import DOCUMENTS, POLICIES, SHORT_SCREEN, STAGE_GATE, case, c
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.evidence import Verdict
-from orchestrator.rules.criteria import CRITERIA
+from orchestrator.rules.criteria import CRITERIA, Grid
 from orchestrator.rules.nodes import leaves
+from orchestrator.rules.point import points
 from orchestrator.rules.policies import Policy, policy_hash, resolve_policy, unable_to_fire
 
 STAGES = [("screen", 1000), ("confirm", 5000), ("long", 50_000)]
@@ -170,6 +172,31 @@ class TestUnableToFire:
     def test_a_promote_rule_may_need_two(self) -> None:
         (warning,) = unable_to_fire(SHORT_SCREEN, [("screen", 500), ("confirm", 2000)], 500)
         assert "the promote rule of policy short-screen needs 2 evaluations" in warning
+
+    def test_a_race_without_a_point_stops_nobody(self) -> None:
+        """Two variants are as many as a race keeps, up to half of the budget."""
+        race, stages = POLICIES["race"], STAGES[:1]
+        few = Grid(every=500, stages=(1000,), entered=2)
+        (warning,) = unable_to_fire(race, stages, 500, points(race, replace(few, entered=1)))
+        assert warning == (
+            "the stop rule of policy race compares variants (outside_race), and this plan has "
+            "no point before step 1,000 at which that could drop one: nobody is stopped by it"
+        )
+        assert unable_to_fire(race, stages, 500, points(race, few)) == []
+        assert unable_to_fire(race, STAGES, 500, points(race, Grid(500, (1000, 5000, 50_000), 8))) == []
+
+    def test_a_comparison_that_takes_too_many_evaluations_is_said_once(self) -> None:
+        calibrated = POLICIES["calibrated"]
+        grid = Grid(every=500, stages=(1000,), entered=8)
+        (warning,) = unable_to_fire(calibrated, STAGES[:1], 500, points(calibrated, grid))
+        assert "compares variants (behind_leader, not_among_best)" in warning
+
+    def test_a_rule_that_can_pass_without_comparing_says_nothing_of_points(self) -> None:
+        either = changed(stop={"any": [{"criterion": "plateau"}, {"criterion": "outside_race"}]})
+        assert unable_to_fire(resolve_policy(either, {}), [("screen", 5000)], 500, ()) == []
+
+    def test_a_policy_that_compares_nobody_needs_no_point(self) -> None:
+        assert unable_to_fire(POLICIES["run-all"], STAGES, 500, ()) == []
 
     def test_an_empty_promote_rule_never_passes(self) -> None:
         never = resolve_policy(changed(promote={"any": []}), {})
