@@ -3,15 +3,13 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Response
-from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.deps import AppContext, ExperimentId, PageParams
 from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
-from orchestrator.services import override, query, views, views_compare, views_report
+from orchestrator.services import override, query, views, views_compare
 from orchestrator.services.compare import compare
 from orchestrator.services.preview import preview
-from orchestrator.services.report import report
 from orchestrator.services.submit import submit
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
@@ -107,20 +105,3 @@ def get_compare(
 ) -> views_compare.CompareView:
     """Every run against the control at matched points."""
     return compare(context, experiment_id, axis)
-
-
-@router.get("/experiments/{experiment_id}/report", response_model=views_report.ReportView)
-def get_report(
-    context: AppContext,
-    experiment_id: ExperimentId,
-    format_: Annotated[Literal["json", "html"], Query(alias="format")] = "json",
-) -> views_report.ReportView | HTMLResponse:
-    """Everything about an experiment: as data, or as one self-contained page."""
-    found = report(context, experiment_id)
-    if format_ == "json":
-        return found
-    from orchestrator.api.report import (
-        report_html,  # loads Plotly: 60 MB that a service at rest does not need
-    )
-
-    return HTMLResponse(report_html(found, compare(context, experiment_id, "step")))

@@ -1,18 +1,29 @@
 """The report of an experiment as one self-contained page."""
 
-import math
+import base64
+import gzip
+import json
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
-from plotly.graph_objects import Figure
 from plotly.io import to_html
 
-from orchestrator import figures
-from orchestrator.services import views, views_compare, views_report
+from orchestrator.api import report_words as words
+from orchestrator.api.report_figures import MOVED, Drawn, draw_report
+from orchestrator.services.views import DecisionView
+from orchestrator.services.views_compare import VariantCompare, VariantPoint
+from orchestrator.services.views_report import ReportView, RunReport
 
-UNIT = "nats per token"
-MARKED = frozenset({"promote", "decline", "stop", "fail"})
+MOST_COLUMNS = 40
+SECTIONS = (
+    ("learning", "Learning curves"),
+    ("routing", "Routing of the mixtures of experts"),
+    ("efficiency", "Efficiency"),
+    ("stability", "Stability"),
+)
 
 
 @cache
@@ -20,118 +31,91 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("orchestrator.api"), autoescape=select_autoescape(), trim_blocks=True
     )
-    environment.filters["number"] = _number
-    environment.filters["signed"] = lambda value: "–" if value is None else f"{value:+.3f}"
-    environment.filters["count"] = lambda value: f"{value:,}"
+    shown = (words.number, words.count, words.percent, words.interval, words.seconds, words.when)
+    environment.filters |= {word.__name__: word for word in shown}
+    environment.globals |= {"count": words.count, "short": words.short, "memory": words.memory}
     return environment
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def report_html(report: views_report.ReportView, compared: views_compare.CompareView) -> str:
-    """The page: curves, gaps at matched steps, every decision with its criteria, the spec."""
+def report_html(report: ReportView) -> str:
+    """The page: plan, verdicts, figures, every decision with its evidence, how to run it again."""
+    moved = [d for d in report.decisions if d.kind in MOVED]
+    others = [d for d in report.decisions if d.kind not in MOVED]
+    several = len({run.seed for run in report.runs}) > 1
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
             experiment=report.experiment,
-            figures=_figures(report, compared),
-            gaps=_gap_table(report, compared),
-            decisions=[d for d in report.decisions if d.kind in MARKED],
-            others=sum(d.kind not in MARKED for d in report.decisions),
+            several=several,
+            sections=_sections(draw_report(report)),
+            gates=[(stage.name, stage.steps) for stage in report.stages],
+            at_gates=_at_steps(report, [stage.steps for stage in report.stages]),
+            evaluation_steps=(steps := evaluation_steps(report)),
+            at_evaluations=_at_steps(report, steps),
+            moved=moved,
+            others=_by_run(report.runs, others),
+            folded=_packed(others),
+            machines=words.machines(report.runs),
+            commands=words.commands(report),
         )
     )
 
 
-def _figures(
-    report: views_report.ReportView, compared: views_compare.CompareView
-) -> list[tuple[str, Markup]]:
-    """(title, HTML) of each figure; the script of Plotly goes with the first."""
-    gates = [(stage.name, stage.steps) for stage in report.stages]
-    drawn = [
-        ("Eval loss", figures.learning_curves(_losses(report), gates, _marks(report), y_title=UNIT)),
-        ("Gap to the control", figures.gap_curves(_gaps(compared), gates)),
-    ]
-    if any(run.last_evaluation and run.last_evaluation.routing for run in report.runs):
-        title = "normalised entropy"
-        drawn.append(("Routing entropy", figures.learning_curves(_entropy(report), gates, (), y_title=title)))
-    pages = [_page(figure, first=i == 0) for i, (_, figure) in enumerate(drawn)]
-    return [(name, Markup(page)) for (name, _), page in zip(drawn, pages, strict=True)]  # noqa: S704 - our own
+def _sections(drawn: Sequence[Drawn]) -> list[tuple[str, str, list[tuple[Drawn, Markup]]]]:
+    """(key, title, its figures) of each section that has one; the script of Plotly goes with the first."""
+    pages = [(figure, _figure(figure, first=place == 0)) for place, figure in enumerate(drawn)]
+    found = [(key, title, [(d, page) for d, page in pages if d.section == key]) for key, title in SECTIONS]
+    return [section for section in found if section[2]]
 
 
-def _page(figure: Figure, *, first: bool) -> str:
-    return str(
-        to_html(
-            figure, full_html=False, include_plotlyjs=first, config={"displaylogo": False, "responsive": True}
-        )
+def _figure(drawn: Drawn, *, first: bool) -> Markup:
+    page = to_html(
+        drawn.figure,
+        full_html=False,
+        include_plotlyjs=first,
+        div_id=f"figure-{drawn.key}",
+        config={"displaylogo": False, "responsive": True},
     )
+    return Markup(page)  # noqa: S704 - made by Plotly from our own numbers, which escapes what it is given
 
 
-def _label(run: views.RunView) -> str:
-    return run.variant if run.seed == 0 else f"{run.variant} seed {run.seed}"
+def evaluation_steps(report: ReportView, most: int = MOST_COLUMNS) -> list[int]:
+    """The steps with an evaluation, thinned evenly to about `most`; ends of stages are always kept."""
+    steps = sorted({p.step for variant in report.compare.variants for p in variant.points if p.step > 0})
+    if len(steps) <= most:
+        return steps
+    every = -(-len(steps) // most)
+    gates = {stage.steps for stage in report.stages}
+    return [step for place, step in enumerate(steps) if step in gates or (place + 1) % every == 0]
 
 
-def _losses(report: views_report.ReportView) -> list[figures.Line]:
-    return [
-        figures.Line(
-            _label(run),
-            run.variant,
-            run.is_control,
-            [e.step for e in run.evaluations],
-            [e.eval_loss if math.isfinite(e.eval_loss) else None for e in run.evaluations],
-        )
-        for run in report.runs
-    ]
-
-
-def _entropy(report: views_report.ReportView) -> list[figures.Line]:
-    lines = []
-    for run in report.runs:
-        measured = [(e.step, e.routing.entropy) for e in run.evaluations if e.routing is not None]
-        lines.append(
-            figures.Line(
-                _label(run), run.variant, run.is_control, [x for x, _ in measured], [y for _, y in measured]
-            )
-        )
-    return lines
-
-
-def _gaps(compared: views_compare.CompareView) -> list[figures.Line]:
-    return [
-        figures.Line(
-            row.variant if row.seed == 0 else f"{row.variant} seed {row.seed}",
-            row.variant,
-            False,
-            [point.at for point in row.points],
-            [point.gap for point in row.points],
-        )
-        for row in compared.rows
-        if not row.is_control
-    ]
-
-
-def _marks(report: views_report.ReportView) -> list[figures.Mark]:
-    """The decisions that moved a run, each on its run's curve."""
-    losses = {run.id: {e.step: e.eval_loss for e in run.evaluations} for run in report.runs}
-    marks = []
-    for decision in report.decisions:
-        y = losses[decision.run_id].get(decision.step)
-        if decision.kind in MARKED and y is not None and math.isfinite(y):
-            text = f"{decision.variant}: {decision.kind} ({decision.reason}) at step {decision.step}"
-            marks.append(figures.Mark(decision.kind, decision.step, y, text))
-    return marks
-
-
-def _gap_table(
-    report: views_report.ReportView, compared: views_compare.CompareView
-) -> list[tuple[views_compare.CompareRow, list[views_compare.ComparePoint | None]]]:
-    """Each run with its point at the end of each stage, None where it did not come so far."""
-    steps = [stage.steps for stage in report.stages]
+def _at_steps(
+    report: ReportView, steps: Sequence[int]
+) -> list[tuple[VariantCompare, list[VariantPoint | None]]]:
+    """Each variant with its point at each of the steps, None where it did not come so far."""
     table = []
-    for row in compared.rows:
-        by_step = {point.at: point for point in row.points}
-        table.append((row, [by_step.get(step) for step in steps]))
+    for variant in report.compare.variants:
+        by_step = {point.step: point for point in variant.points}
+        table.append((variant, [by_step.get(step) for step in steps]))
     return table
+
+
+def _by_run(
+    runs: Sequence[RunReport], decisions: Sequence[DecisionView]
+) -> list[tuple[RunReport, list[DecisionView]]]:
+    found = [(run, [d for d in decisions if d.run_id == run.id]) for run in runs]
+    return [(run, chosen) for run, chosen in found if chosen]
+
+
+def _packed(decisions: Sequence[DecisionView]) -> str:
+    """Criteria and evidence by decision, for the page's script: JSON, gzipped, base64.
+
+    There may be thousands, each a few kB; the script unpacks them when the first is unfolded.
+    """
+    found: dict[str, Any] = {
+        d.id: d.model_dump(mode="json", include={"criteria", "evidence"}) for d in decisions
+    }
+    packed = gzip.compress(json.dumps(found, separators=(",", ":")).encode(), compresslevel=6, mtime=0)
+    return base64.b64encode(packed).decode()
