@@ -44,12 +44,13 @@ class Session:
 
 
 def in_order(files: Sequence[list[Session]]) -> list[Session]:
-    """The sessions of several files of one run: files by first step, then last step, then as they were given.
+    """The sessions of several files of one run: files by last step, then first step, then as they were given.
 
-    Within a file its own order stands.
+    The last step goes first: an attempt may go back further than the one before it, and the one that came
+    furthest must not be cut short by one that did not. Within a file its own order stands.
     """
     filled = [sessions for sessions in files if sessions]
-    filled.sort(key=lambda sessions: (min(s.first for s in sessions), max(s.last for s in sessions)))
+    filled.sort(key=lambda sessions: (max(s.last for s in sessions), min(s.first for s in sessions)))
     return [session for sessions in filled for session in sessions]
 
 

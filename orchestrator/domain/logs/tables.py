@@ -40,7 +40,7 @@ Found = tuple[list[Session], int | None, list[str]]
 
 def read_csv(file: str, text: str, choices: Choices) -> Found:
     """The sessions in a CSV file. Raises `Invalid` with the line and column of what is wrong."""
-    reader = csv.reader(io.StringIO(text))
+    reader = csv.reader(io.StringIO(text), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         rows = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
