@@ -132,16 +132,20 @@ def logs(
 def report(
     experiment: Exp,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default=False)] = None,
+    images: Annotated[
+        Literal["png", "svg"] | None,
+        typer.Option(help="Also draw each figure as an image.", show_default=False),
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write report.json and report.html."""
-    from orchestrator.cli import client, reads
+    """Write the report: a page, its data, tables as CSV and for LaTeX, and images on request."""
+    from orchestrator.cli import client, reports
 
-    if out is None and not as_json:
+    if out is None and (images is not None or not as_json):
         raise typer.BadParameter("say where to write: --out DIR (or --json to print it)")
     with client.connect(url) as service:
-        reads.report(service, experiment, out, as_json)
+        reports.report(service, experiment, out, images, as_json)
 
 
 def policies(url: Url = None, as_json: AsJson = False) -> None:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from threading import Event
 
-from orchestrator.cli import preview, tables
+from orchestrator.cli import comparison, preview, tables
 from orchestrator.cli.client import PAGE, Client, Json
 from orchestrator.cli.files import read_spec
-from orchestrator.cli.output import console, print_plain, put, put_json, say
+from orchestrator.cli.output import console, print_plain, put, put_json
 from orchestrator.cli.progress import ENDED
 from orchestrator.cli.resolve import experiment_id, run_id
 from orchestrator.cli.sentences import no_experiment
@@ -85,7 +85,7 @@ def events(client: Client, experiment: str, as_json: bool) -> None:
 
 def compare(client: Client, experiment: str, axis: str, as_json: bool) -> None:
     id_ = experiment_id(client, experiment)
-    put(client.get(f"/v1/experiments/{id_}/compare", axis=axis), as_json, tables.comparison)
+    put(client.get(f"/v1/experiments/{id_}/compare", axis=axis), as_json, comparison.comparison)
 
 
 def policies(client: Client, as_json: bool) -> None:
@@ -109,26 +109,6 @@ def logs(client: Client, run: str, follow_on: bool, as_json: bool) -> None:
         else:
             Event().wait(POLL_SECONDS)
         offset = chunk["next_offset"]
-
-
-def report(client: Client, experiment: str, out: Path | None, as_json: bool) -> None:
-    id_ = experiment_id(client, experiment)
-    if as_json:
-        put_json(client.get(f"/v1/experiments/{id_}/report", format="json"))
-    if out is not None:
-        for file in write_report(client, id_, out):
-            if not as_json:
-                say(f"wrote {file}")
-
-
-def write_report(client: Client, experiment: str, out: Path) -> list[Path]:
-    """`report.json` and `report.html` in `out`: the paths written."""
-    written = []
-    out.mkdir(parents=True, exist_ok=True)
-    for ending in ("json", "html"):
-        text = client.text(f"/v1/experiments/{experiment}/report", format=ending)
-        written.append(write_text(out / f"report.{ending}", text))
-    return written
 
 
 def write_text(file: Path, text: str) -> Path:

@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 
 from orchestrator.cli.client import Client, Json
-from orchestrator.cli.reads import write_report, write_text
+from orchestrator.cli.reads import write_text
+from orchestrator.cli.reports import write_report
 
 
 def summarize(client: Client, experiment: Json) -> Json:
@@ -21,7 +22,7 @@ def summarize(client: Client, experiment: Json) -> Json:
 
 
 def write_summary(client: Client, summary: Json, out: Path) -> None:
-    """`summary.json`, `report.json` and `report.html` in `out`."""
+    """`summary.json` and the files of the report in `out`."""
     write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     write_report(client, summary["experiment"]["id"], out)
 
@@ -32,7 +33,7 @@ def next_steps(summary: Json, out: Path) -> tuple[str, ...]:
     variant = next((run["variant"] for run in runs if not run["is_control"]), experiment["control"])
     home = f"ASSAY_HOME={shlex.quote(str(out / 'home'))}"
     return (
-        f"wrote summary.json, report.json and report.html to {out}",
+        f"wrote summary.json and the report (page, data, tables) to {out}",
         f"next: open {out / 'report.html'}, or start the service on this data and ask it",
         f"  {home} assay serve",
         f"  {home} assay why {experiment['id']}/{variant}",

@@ -15,7 +15,6 @@ from orchestrator.cli.sentences import (
     has_several_seeds,
     number,
     run_name,
-    short,
     when,
     why_in_short,
 )
@@ -134,36 +133,6 @@ def events(items: Iterable[Json], runs: list[Json]) -> RenderableType:
         name = names.get(run, str(run)) if run else NOTHING
         made.add_row(when(item["at"]), Text(item["kind"].replace("_", " ")), Text(name), Text(item["text"]))
     return made if made.row_count else Text("nothing has happened yet")
-
-
-def comparison(view: Json) -> RenderableType:
-    """Each run against the control at matched points."""
-    parts: list[RenderableType] = [
-        Text(f"{view['experiment_id']}: every run against {view['control']} at the same {view['axis']}")
-    ]
-    rows = [row for row in view["rows"] if not row["is_control"]] or view["rows"]
-    for row in rows:
-        head = (
-            f"\n{row['variant']}/{row['seed']}  {row['status'].replace('_', ' ')}, "
-            f"{short(row['params_total'])} parameters, {short(row['params_active'])} active"
-        )
-        parts += [Text(head, style="bold"), Padding(_points(row["points"], view["axis"]), (0, 0, 0, 2))]
-    return Group(*parts)
-
-
-def _points(points: Sequence[Json], axis: str) -> RenderableType:
-    right = (axis, "eval loss", "control", "gap", "drop %")
-    made = table(*right, "reading", wide="reading", right=right)
-    for point in points:
-        made.add_row(
-            f"{point['at']:,}",
-            number(point["eval_loss"]),
-            number(point["control_loss"]),
-            number(point["gap"], "+.3f"),
-            number(point["quality_drop_percent"], "+.2f"),
-            Text(f"not comparable: {point['invalid']}" if point["invalid"] else str(point["band"] or "")),
-        )
-    return made if made.row_count else Text("no evaluation yet")
 
 
 def policies(items: Iterable[Json]) -> RenderableType:

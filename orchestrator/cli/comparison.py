@@ -1,0 +1,133 @@
+"""A comparison with the control as tables: the variants over their seeds, then each run's points."""
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from orchestrator.cli.client import Json
+from orchestrator.cli.sentences import NOTHING, duration, number, short
+from orchestrator.cli.tables import table
+
+
+def comparison(view: Json) -> RenderableType:
+    """Each variant against the control, what it costs, and each run at its matched points."""
+    parts: list[RenderableType] = [
+        Text(f"{view['experiment_id']}: every variant against {view['control']} at the same {view['axis']}")
+    ]
+    variants = view.get("variants", [])
+    if variants:
+        parts += [Text(), _quality(variants, view["axis"]), *_said(variants), Text(), _cost(variants)]
+    rows = [row for row in view["rows"] if not row["is_control"]] or view["rows"]
+    for row in rows:
+        head = (
+            f"\n{row['variant']}/{row['seed']}  {row['status'].replace('_', ' ')}, "
+            f"{short(row['params_total'])} parameters, {short(row['params_active'])} active"
+        )
+        parts += [Text(head, style="bold"), Padding(_points(row["points"], view["axis"]), (0, 0, 0, 2))]
+    return Group(*parts)
+
+
+def _quality(variants: Sequence[Json], axis: str) -> RenderableType:
+    """Losses, and the changes against the control with their intervals where there are seeds enough."""
+    several = any(len(variant["seeds"]) > 1 for variant in variants)
+    right = (axis, "eval loss", "gap", "drop %", "perplexity %")
+    made = table("variant", *(["seeds"] if several else []), *right, "band", right=right)
+    for v in variants:
+        made.add_row(
+            Text(v["variant"], style="bold" if v["is_control"] else ""),
+            *([str(len(v["seeds"]))] if several else []),
+            NOTHING if v["at"] is None else f"{v['at']:,}",
+            number(v["eval_loss"]),
+            "control" if v["is_control"] else interval(v["gap"], "+.3f"),
+            interval(v["quality_drop_percent"], "+.2f"),
+            interval(v["perplexity_change_percent"], "+.1f"),
+            _band(v),
+        )
+    return made
+
+
+def interval(value: Json | None, spec: str) -> str:
+    """`+0.120 ±0.049`; the mean alone where there is one seed."""
+    if value is None:
+        return NOTHING
+    mean = number(value["mean"], spec)
+    if value["high"] is None:
+        return mean
+    return f"{mean} ±{number(value['high'] - value['mean'], spec.lstrip('+'))}"
+
+
+def _band(v: Json) -> Text:
+    if v["invalid"]:
+        return Text("invalid", style="magenta")
+    if v["waiting"]:
+        return Text("not yet", style="yellow")
+    within = f" ({' to '.join(v['band_within'])})" if v["band_within"] else ""
+    return Text(f"{v['band'] or NOTHING}{within}")
+
+
+def _said(variants: Sequence[Json]) -> list[RenderableType]:
+    """Why a comparison is invalid or not there yet, and what is left out of one, a line each."""
+    lines = []
+    for v in variants:
+        reasons = [("invalid", v["invalid"]), ("not yet", v["waiting"])]
+        lines += [f"{v['variant']} is {word}: {reason}" for word, reason in reasons if reason]
+        lines += [f"{v['variant']}: {note}" for note in v["notes"]]
+    return [Text(line) for line in lines]
+
+
+def _cost(variants: Sequence[Json]) -> RenderableType:
+    """Size, speed, memory and the time to the control's loss, each with its change against the control."""
+    right = ("parameters", "active", "FLOPs/token", "tokens/s", "memory", "time to loss")
+    made = table("variant", *right, right=right)
+    for v in variants:
+        made.add_row(
+            Text(v["variant"], style="bold" if v["is_control"] else ""),
+            _measure(v["params_total"], short),
+            _measure(v["params_active"], short),
+            _measure(v["flops_per_token"], short),
+            _measure(v["tokens_per_second"], short),
+            _measure(v["peak_memory_bytes"], lambda value: f"{short(value)}B"),
+            _time(v["time_to_target"]),
+        )
+    return made
+
+
+def _measure(measure: Json, show: Callable[[float], str]) -> str:
+    if measure["value"] is None:
+        return NOTHING
+    shown, percent = show(measure["value"]), measure["percent"]
+    return f"{shown} {percent:+.0f}%" if percent is not None and round(percent) else shown
+
+
+def _time(time: Json | None) -> str:
+    """Beside the loss that it is the time to: the control's at the last step where both were measured."""
+    if time is None:
+        return NOTHING
+    if time["seconds"] is None:
+        return f"{number(time['target_loss'])}: not reached"
+    most = "≤ " if time["at_most"] else ""
+    change = "" if time["percent"] is None else f" {time['percent']:+.0f}%"
+    return f"{number(time['target_loss'])}: {most}{duration(time['seconds'])}{change}"
+
+
+def _points(points: Sequence[Json], axis: str) -> RenderableType:
+    right = (axis, "eval loss", "control", "gap", "drop %")
+    made = table(*right, "reading", wide="reading", right=right)
+    for point in points:
+        made.add_row(
+            f"{point['at']:,}",
+            number(point["eval_loss"]),
+            number(point["control_loss"]),
+            number(point["gap"], "+.3f"),
+            number(point["quality_drop_percent"], "+.2f"),
+            Text(_reading(point)),
+        )
+    return made if made.row_count else Text("no evaluation yet")
+
+
+def _reading(point: Json) -> str:
+    if point["invalid"]:
+        return f"not comparable: {point['invalid']}"
+    return f"not yet: {point['waiting']}" if point.get("waiting") else str(point["band"] or "")
