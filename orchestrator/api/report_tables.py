@@ -88,7 +88,7 @@ def _point(point: ComparePoint | None) -> dict[str, Cell]:
 
 
 def _csv(rows: Iterable[Mapping[str, Cell]]) -> str:
-    """RFC 4180 with a header. What is not known is empty; what is not finite has its name, as in JSON."""
+    """RFC 4180 with a header. What is not known is empty; what is not finite is `nan` or `inf`."""
     out = io.StringIO()
     writer: csv.DictWriter[str] | None = None
     for row in rows:
