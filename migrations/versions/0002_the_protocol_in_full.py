@@ -27,6 +27,7 @@ def _add_columns() -> None:
     """Without foreign keys: SQLite cannot add one to a table that is there."""
     op.add_column("experiments", sa.Column("priority", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("experiments", sa.Column("held", sa.Text(), nullable=True))
+    op.add_column("experiments", sa.Column("shadow", sa.JSON(), nullable=True))
     op.add_column("experiments", sa.Column("reference_id", BIG, nullable=True))
     op.add_column("variants", sa.Column("origin", sa.JSON(), nullable=True))
     op.add_column("runs", sa.Column("linked_run_id", BIG, nullable=True))

@@ -7,7 +7,7 @@ from orchestrator.domain.errors import IllegalTransition
 
 class RunStatus(StrEnum):
     PENDING = "pending"
-    """Wants a slot; the plan moves it on."""
+    """Wants a slot; the plan moves it on. A run that took over another's curve may be at its gate at once."""
     STARTING = "starting"
     """Its attempt is committed and a worker is being launched; the worker's first report moves it on."""
     RUNNING = "running"
@@ -28,7 +28,7 @@ _TERMINAL: frozenset[RunStatus] = frozenset()
 _ENDS = frozenset({RunStatus.SUCCEEDED, RunStatus.STOPPED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.PENDING: frozenset({RunStatus.STARTING}) | _ENDS,
+    RunStatus.PENDING: frozenset({RunStatus.STARTING, RunStatus.AT_GATE}) | _ENDS,
     RunStatus.STARTING: frozenset({RunStatus.RUNNING, RunStatus.AT_GATE, RunStatus.PENDING}) | _ENDS,
     RunStatus.RUNNING: frozenset({RunStatus.AT_GATE, RunStatus.PENDING}) | _ENDS,
     RunStatus.AT_GATE: frozenset({RunStatus.RUNNING, RunStatus.PENDING}) | _ENDS,
@@ -55,6 +55,7 @@ class Reason(StrEnum):
     CRASHED = "crashed"
     PREEMPTED = "preempted"
     YIELDED = "yielded"
+    LINKED = "linked"
     STALE_EPOCH = "stale_epoch"
     USER = "user"
     USER_STOPPED = "user_stopped"

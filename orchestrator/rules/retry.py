@@ -21,7 +21,7 @@ REASON_OF_CODE: dict[int, Reason] = {
     ExitCode.STALE_EPOCH: Reason.STALE_EPOCH,
 }
 
-FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH})
+FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH, Reason.LINKED})
 """Ends that were asked for: the run goes on when it may, and nothing is counted."""
 
 COUNTED = frozenset({Reason.LOST, Reason.CRASHED, Reason.ENGINE_ERROR, Reason.FINISHED, Reason.USER_STOPPED})

@@ -13,6 +13,7 @@ from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.best import Choice, best_of
 from orchestrator.services.entering import add_run, add_variant
 from orchestrator.services.gates import Place, Seen, Sitting, open_gate, record_at, see
+from orchestrator.services.link import link
 from orchestrator.services.lookup import need_run
 from orchestrator.services.protocol import Protocol
 from orchestrator.store import dependents, experiments
@@ -123,6 +124,7 @@ def _add_runs(sitting: Sitting, waiter: DependentRow, variant_id: int, found: Fo
         )
         run, stage = need_run(sitting.connection, run_id), sitting.stages[waiter.stage]
         record_at(sitting, run, stage, 0, found.judgement, "origin", found.gate_id)
+        link(sitting, run_id)
 
 
 def _facts(sitting: Sitting, waiter: DependentRow, source: VariantRecord) -> ConfigFacts | str:

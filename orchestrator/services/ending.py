@@ -1,6 +1,7 @@
 """The end of an attempt: its slot is free, its epoch is over, and its run goes on, waits or fails."""
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -67,17 +68,19 @@ def _go_on(connection: Connection, run: RunRecord, reason: Reason, detail: str, 
     """A run at its gate keeps waiting there: its evaluation and checkpoint are safe. Others ask the rule."""
     if run.status not in {RunStatus.STARTING, RunStatus.RUNNING}:
         return
-    history = [_ended(attempt) for attempt in runs.attempts_of(connection, run.id) if attempt.reason]
     policy = Policy.model_validate(need_experiment(connection, run.experiment_id).policy)
-    following = after(history, diverged_retries=policy.diverged.retries)
+    tried = runs.attempts_of(connection, run.id)
+    following = after(history_of(run, tried), diverged_retries=policy.diverged.retries)
     if isinstance(following, GiveUp):
         fail_run(connection, run, reason, f"{detail}; {following.text}" if detail else following.text, now)
     else:
         _again(connection, run, reason, following, now)
 
 
-def _ended(attempt: AttemptRecord) -> Ended:
-    return Ended(Reason(attempt.reason or Reason.CRASHED), attempt.step)
+def history_of(run: RunRecord, tried: Sequence[AttemptRecord]) -> list[Ended]:
+    """The ends that count: of the attempts since a person last took the run up again."""
+    counted = [attempt for attempt in tried if attempt.number > run.history_from and attempt.reason]
+    return [Ended(Reason(attempt.reason or Reason.CRASHED), attempt.step) for attempt in counted]
 
 
 def _again(connection: Connection, run: RunRecord, reason: Reason, again: Again, now: datetime) -> None:

@@ -63,11 +63,13 @@ def add_missing_seeds(
     variants: Sequence[str],
     position: int,
     now: datetime,
-) -> None:
-    """Runs from step 0 for the seeds that a stage asks for and a variant of it does not have yet."""
+) -> list[int]:
+    """New runs, from step 0, for the seeds that a stage asks for and a variant of it does not have yet."""
+    made = []
     for name in variants:
         own = [run for run in there if run.variant == name]
-        for seed in protocol.spec.seeds_of(position):
-            if own and seed not in {run.seed for run in own}:
-                ids = {"experiment_id": own[0].experiment_id, "variant_id": own[0].variant_id}
-                add_run(connection, protocol, **ids, seed=seed, stage=position, now=now)
+        missing = set(protocol.spec.seeds_of(position)) - {run.seed for run in own} if own else set()
+        for seed in sorted(missing):
+            ids = (own[0].experiment_id, own[0].variant_id)
+            made.append(add_run(connection, protocol, *ids, seed=seed, stage=position, now=now))
+    return made

@@ -8,6 +8,7 @@ from orchestrator.domain.lifecycle import ExperimentStatus, Reason, RunStatus
 from orchestrator.rules.conclusion import conclude
 from orchestrator.services.gates import Sitting
 from orchestrator.services.judge import end_run
+from orchestrator.services.shadow import log_shadow
 from orchestrator.store import dependents, experiments, journal, runs
 from orchestrator.store.histories import load_curves
 from orchestrator.store.records import ExperimentRecord, StageRecord
@@ -18,6 +19,7 @@ def close_last(sitting: Sitting, stage: StageRecord) -> None:
     connection, experiment = sitting.connection, sitting.experiment
     done = (RunStatus.SUCCEEDED, stage.position)
     finished = [run for run in sitting.runs if (run.status, run.stage) == done]
+    log_shadow(sitting, stage, [run for run in sitting.runs if run.stage == stage.position])
     curves = list(load_curves(connection, finished).values())
     conclusion = conclude(curves, stage.steps, sitting.protocol.policy)
     experiments.close_stage(connection, stage.id, conclusion=conclusion, now=sitting.now)

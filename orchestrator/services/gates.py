@@ -10,13 +10,15 @@ from sqlalchemy import Connection
 from orchestrator.domain.curves import Curve
 from orchestrator.domain.decisions import Entrant, Judgement, PromoteRule
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.rules.criteria import Field
 from orchestrator.rules.cases import field_of
+from orchestrator.rules.criteria import Field
 from orchestrator.rules.gate import Anchor
 from orchestrator.services.context import Context
 from orchestrator.services.judge import record
 from orchestrator.services.lookup import need_experiment
 from orchestrator.services.protocol import Protocol, plan_order, protocol_of
+from orchestrator.services.references import reference_curve
+from orchestrator.store import curves as stored
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.histories import load_curves
 from orchestrator.store.records import ExperimentRecord, GateRow, RunRecord, StageRecord
@@ -117,7 +119,8 @@ def rule_again(inputs: JsonObject) -> PromoteRule:
 
 def anchor_of(connection: Connection, reference_id: object, protocol: Protocol, step: int) -> Anchor:
     """What the variants of a gate at `step` are judged against beside the control."""
-    reference = None
+    row = stored.get_curve(connection, reference_id) if isinstance(reference_id, int) else None
+    reference = None if row is None else reference_curve(row)
 
     def field(curves: Sequence[Curve]) -> Field | None:
         order = plan_order(protocol.spec)

@@ -20,7 +20,7 @@ from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_experiment, need_run, variant_of
 from orchestrator.services.protocol import protocol_of
-from orchestrator.store import journal, runs
+from orchestrator.store import journal, links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,9 @@ def _assignment(
         raise EngineError(text, transient=False)
     spec = ExperimentSpec.model_validate(experiment.spec)
     earlier = [a for a in runs.attempts_of(connection, run.id) if a.number < attempt.number]
+    folders = [a.directory for a in reversed(earlier) if a.directory]
+    if run.linked_run_id is not None:
+        folders += links.directories(connection, run.linked_run_id)
     assignment = Assignment(
         experiment_id=spell("exp", experiment.id),
         run_id=spell("run", run.id),
@@ -151,7 +154,7 @@ def _assignment(
         gate_steps=protocol_of(experiment).waits,
         eval_every=spec.eval_every,
         directory=attempt.directory,
-        resume_from=tuple(a.directory for a in reversed(earlier)),
+        resume_from=tuple(folders),
         resume_at_most=run.resume_at_most,
         cache_directory=str(context.home / "cache"),
         threads=max(1, _threads(context, run, spec) // _processes(context, attempt)),

@@ -13,9 +13,11 @@ from orchestrator.services.context import Context
 from orchestrator.services.finish import end_experiment
 from orchestrator.services.judge import end_run
 from orchestrator.services.lookup import need_experiment, need_run
+from orchestrator.services.protocol import protocol_of
+from orchestrator.services.references import find_reference
 from orchestrator.services.settle import settle
 from orchestrator.store import experiments, journal, runs
-from orchestrator.store.records import ExperimentRecord, RunRecord
+from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
 
 
 def cancel_experiment(context: Context, id_: int, author: str, reason: str) -> None:
@@ -92,8 +94,60 @@ def promote_run(context: Context, id_: int, author: str, reason: str) -> None:
         _record(connection, run, DecisionKind.PROMOTE, Reason.USER, author, reason, now)
         is_up = runs.live_attempt_of(connection, run.id) is not None
         status = RunStatus.RUNNING if is_up else RunStatus.PENDING
-        target = {"stage": current.position, "target_step": current.steps}
-        runs.reopen_run(connection, run, status=status, **target)
+        _reopen(connection, experiment, run, current, status)
+    context.wake()
+
+
+def _reopen(
+    connection: Connection,
+    experiment: ExperimentRecord,
+    run: RunRecord,
+    stage: StageRecord,
+    status: RunStatus,
+    **also: object,
+) -> None:
+    """Takes the run up again in a stage: on to the next step at which it is to wait."""
+    target = protocol_of(experiment).target(stage.position, run.step)
+    runs.reopen_run(connection, run, status=status, stage=stage.position, target_step=target, **also)
+
+
+def retry_run(context: Context, id_: int, author: str, reason: str) -> None:
+    """Tries a failed run again from its newest checkpoint; what broke before no longer counts.
+
+    A control that is taken up again lets the gates go on that held without it.
+    """
+    with context.database.write() as connection:
+        run = need_run(connection, id_)
+        experiment = need_experiment(connection, run.experiment_id)
+        _refuse_ended(experiment)
+        if run.status is not RunStatus.FAILED and not _is_missed(run):
+            raise Conflict(f"{spell('run', id_)} is {run.status}: only a failed run can be tried again")
+        stages = experiments.get_stages(connection, [experiment.id])
+        current = next(stage for stage in stages if stage.status is not StageStatus.CLOSED)
+        now = context.clock()
+        _record(connection, run, DecisionKind.CONTINUE, "retry", author, reason, now)
+        tried = runs.attempts_of(connection, run.id)
+        _reopen(connection, experiment, run, current, RunStatus.PENDING, history_from=len(tried))
+        if run.is_control:
+            experiments.change_experiment(connection, experiment.id, held=None)
+    context.wake()
+
+
+def _is_missed(run: RunRecord) -> bool:
+    """A control that ended in any other way, too: without it the gates hold."""
+    return run.is_control and run.status is RunStatus.STOPPED
+
+
+def pin_reference(context: Context, id_: int, reference: str, author: str, reason: str) -> None:
+    """Lets a stored curve stand in for the control, should that have died or still die."""
+    with context.database.write() as connection:
+        experiment = need_experiment(connection, id_)
+        _refuse_ended(experiment)
+        row = find_reference(connection, reference)
+        experiments.change_experiment(connection, id_, reference_id=row.id, held=None)
+        text = _said(f"{spell('ref', row.id)} ({row.name}) pinned as the reference", author, reason)
+        journal.add_event(connection, "pinned", text, now=context.clock(), experiment_id=id_)
+        settle(connection, context)
     context.wake()
 
 
@@ -101,7 +155,7 @@ def _record(
     connection: Connection,
     run: RunRecord,
     kind: DecisionKind,
-    reason: Reason,
+    reason: str,
     author: str,
     said: str,
     now: datetime,

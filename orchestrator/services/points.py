@@ -8,6 +8,7 @@ from orchestrator.domain.lifecycle import Reason, RunStatus
 from orchestrator.rules.point import judge_point
 from orchestrator.services.gates import Place, Seen, Sitting, open_gate, record_at, see
 from orchestrator.services.judge import end_run
+from orchestrator.services.link import advance
 from orchestrator.services.protocol import Protocol, plan_order
 from orchestrator.store import runs
 from orchestrator.store.records import RunRecord
@@ -72,3 +73,4 @@ def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, step: int) ->
     status = RunStatus.RUNNING if waiting else RunStatus.PENDING
     target = sitting.protocol.target(run.stage, step)
     runs.change_run(connection, run, status=status, target_step=target)
+    advance(sitting, run.id)

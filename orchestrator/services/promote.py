@@ -23,7 +23,9 @@ from orchestrator.services.gates import (
     see,
 )
 from orchestrator.services.judge import end_run
+from orchestrator.services.link import advance, link
 from orchestrator.services.protocol import Protocol
+from orchestrator.services.shadow import log_shadow
 from orchestrator.store import dependents, experiments, runs
 from orchestrator.store.records import RunRecord, StageRecord
 
@@ -48,6 +50,7 @@ def _close_gate(sitting: Sitting, stage: StageRecord, following: StageRecord) ->
     place = Place(stage.position, stage.steps, "gate")
     gate = open_gate(sitting, f"{stage.name}/gate", place, seen, outcome.conclusion)
     _enter(sitting, every, stage, following, outcome, gate)
+    log_shadow(sitting, stage, [run for run in every if has_been_in(run, stage)])
     experiments.close_stage(sitting.connection, stage.id, conclusion=outcome.conclusion, now=sitting.now)
     sitting.say("stage_closed", f"stage {stage.name} closed: {outcome.conclusion}")
     start_around(sitting, following.position, outcome.winners, gate)
@@ -77,9 +80,13 @@ def _enter(
         if judgement is not None and run.stage == stage.position and not run.status.is_terminal:
             record_at(sitting, run, stage, stage.steps, judgement, "gate", gate)
             _apply(sitting, run, judgement, following)
-    names = [sitting.experiment.control, *outcome.winners] if outcome.judgements else []
-    if outcome.winners:
-        add_missing_seeds(sitting.connection, sitting.protocol, every, names, following.position, sitting.now)
+    promoted = {id_ for id_, j in outcome.judgements.items() if j.kind is DecisionKind.PROMOTE}
+    names = sorted({run.variant for run in every if run.id in promoted})
+    position = following.position
+    for run_id in add_missing_seeds(
+        sitting.connection, sitting.protocol, every, names, position, sitting.now
+    ):
+        link(sitting, run_id)
 
 
 def _end_without_winner(sitting: Sitting, outcome: GateOutcome, position: int) -> None:
@@ -177,6 +184,7 @@ def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, following: St
         status = RunStatus.RUNNING if waiting else RunStatus.PENDING
         target = sitting.protocol.target(following.position, run.step)
         runs.change_run(connection, run, status=status, stage=following.position, target_step=target)
+        advance(sitting, run.id)
     elif judgement.kind is DecisionKind.FAIL:
         end_run(connection, run, Reason.DIVERGED, judgement.text, now)
     elif run.is_control:

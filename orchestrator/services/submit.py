@@ -1,11 +1,12 @@
 """spec -> experiment, stages, variants, runs. All of it is checked before anything is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from orchestrator.domain.errors import Conflict, FieldError, Invalid
+from orchestrator.domain.errors import Conflict, FieldError, Invalid, Missing
 from orchestrator.domain.expand import Expansion, PlannedRun, Variant, expand_runs, expand_variants
 from orchestrator.domain.hashing import content_hash
 from orchestrator.domain.lifecycle import ExperimentStatus, StageStatus
@@ -15,7 +16,11 @@ from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.policies import Policy, policy_hash, resolve_policy
 from orchestrator.services.context import Context
 from orchestrator.services.entering import add_run, add_variant
+from orchestrator.services.gates import sit
+from orchestrator.services.link import link
+from orchestrator.services.policies import known_policies
 from orchestrator.services.protocol import Protocol, make_protocol
+from orchestrator.services.references import find_reference
 from orchestrator.store import experiments as store
 from orchestrator.store import journal
 from orchestrator.store.dependents import add_dependent
@@ -53,10 +58,33 @@ def _check(context: Context, spec: ExperimentSpec) -> CheckedPlan:
         hint = did_you_mean(spec.trainer, context.trainers)
         raise Invalid([FieldError("trainer", f"`{spec.trainer}` is not registered on this service{hint}")])
     _check_slots(context, spec)
-    policy = resolve_policy(spec.policy, context.policies)
+    known = known_policies(context)
+    policy = resolve_policy(spec.policy, known)
+    shadow = None if spec.shadow is None else _shadow(spec.shadow, known)
     expansion = expand_variants(spec, trainer.check)
     planned = expand_runs(spec, expansion.variants)
-    return CheckedPlan(spec, make_protocol(spec, policy), expansion, planned)
+    protocol = make_protocol(spec, policy)
+    return CheckedPlan(spec, protocol, expansion, planned, shadow, _reference(context, spec))
+
+
+def _shadow(source: str | JsonObject, known: Mapping[str, JsonObject]) -> Policy:
+    """The second policy; what is wrong with it is named under its own field."""
+    try:
+        return resolve_policy(source, known)
+    except Invalid as invalid:
+        places = [(f"shadow{e.field.removeprefix('policy')}", e.message) for e in invalid.errors]
+        raise Invalid([FieldError(*place) for place in places]) from None
+
+
+def _reference(context: Context, spec: ExperimentSpec) -> int | None:
+    """The stored curve that the spec names."""
+    if spec.reference is None:
+        return None
+    try:
+        with context.database.read() as connection:
+            return find_reference(connection, spec.reference).id
+    except Missing as missing:
+        raise Invalid([FieldError("reference", missing.detail)]) from None
 
 
 def _check_slots(context: Context, spec: ExperimentSpec) -> None:
@@ -81,6 +109,9 @@ def submit(context: Context, document: JsonObject, key: str | None = None) -> in
         if key is not None and (twin := store.recall_key(connection, key)) is not None:
             return _same_body(twin, body_hash)
         experiment_id = _write(connection, checked, now)
+        sitting = sit(connection, context, experiment_id)
+        for run in sitting.runs:
+            link(sitting, run.id)
         if key is not None:
             store.remember_key(
                 connection, key=key, body_sha256=body_hash, experiment_id=experiment_id, now=now
@@ -117,6 +148,7 @@ def _write(connection: Connection, checked: CheckedPlan, now: datetime) -> int:
         created_at=now,
         priority=spec.priority,
         reference_id=checked.reference_id,
+        shadow=checked.shadow.model_dump(mode="json") if checked.shadow else None,
     )
     for position, stage in enumerate(spec.stages):
         store.add_stage(

@@ -22,6 +22,9 @@ from orchestrator.store.types import new_id
 
 log = logging.getLogger("assay.events")
 
+MOST = 1_000_000
+"""More decisions than an experiment can have."""
+
 POLICY = "policy"
 """The author of what the rules decided; a person's is `user:NAME`."""
 

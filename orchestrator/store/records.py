@@ -39,6 +39,8 @@ class ExperimentRecord:
     """Why its gates hold, where they do: the control ended and no reference stands in for it."""
     reference_id: int | None
     """The stored curve that stands in for a control that died."""
+    shadow: JsonObject | None
+    """The second policy, whose decisions are logged and never acted upon."""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ experiments = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("held", PlainText),
     Column("reference_id", BigInt),
+    Column("shadow", JSON(none_as_null=True)),
 )
 
 idempotency = Table(

@@ -19,6 +19,7 @@ ENDS = {SUC, STO, FAI, CAN}
 
 ALLOWED = {
     (P, ST),
+    (P, G),
     (ST, RU),
     (ST, G),
     (ST, P),
@@ -74,6 +75,7 @@ STATUS_OF = {
     Reason.CRASHED: FAI,
     Reason.PREEMPTED: FAI,
     Reason.YIELDED: FAI,
+    Reason.LINKED: FAI,
     Reason.STALE_EPOCH: FAI,
     Reason.USER: CAN,
     Reason.USER_STOPPED: STO,
