@@ -36,10 +36,15 @@ def _decision_id(decision_id: Annotated[str, Path()]) -> int:
     return number_of("dec", decision_id)
 
 
+def _reference_id(reference_id: Annotated[str, Path()]) -> int:
+    return number_of("ref", reference_id)
+
+
 ExperimentId = Annotated[int, Depends(_experiment_id)]
 RunId = Annotated[int, Depends(_run_id)]
 AttemptId = Annotated[int, Depends(_attempt_id)]
 DecisionId = Annotated[int, Depends(_decision_id)]
+ReferenceId = Annotated[int, Depends(_reference_id)]
 
 
 @dataclass(frozen=True)

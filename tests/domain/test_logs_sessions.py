@@ -107,11 +107,15 @@ class TestMixture:
             read("".join(live(pair) for pair in pairs))
 
     def test_another_run_after_the_first_is_seen_by_its_losses(self) -> None:
-        with pytest.raises(Invalid, match=r"their eval losses at 4 equal steps differ by 0\.3"):
+        with pytest.raises(Invalid, match=r"eval losses at 4 equal steps differ by 0\.3"):
             read(live(entries(0, 200)) + live(entries(0, 300, 0.3)))
         losses = [entry for entry in entries(0, 200, 0.6) if "loss" in entry]
-        with pytest.raises(Invalid, match="their training losses at 20 equal steps differ"):
+        with pytest.raises(Invalid, match="training losses at 20 equal steps differ"):
             read(live(losses) + live(entries(0, 300)))
+
+    def test_another_run_is_seen_behind_a_session_that_shares_no_steps_with_it(self) -> None:
+        with pytest.raises(Invalid, match=r"session 3 \(train\.log:\d+\) repeats steps of those before it"):
+            read(live(entries(0, 600)) + live(entries(300, 350)) + live(entries(200, 600, 0.5)[12:]))
 
     def test_folders_of_two_runs_are_seen(self) -> None:
         with pytest.raises(Invalid, match=r"2-trainer_state\.json.*holds more than one run"):

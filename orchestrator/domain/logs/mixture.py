@@ -71,27 +71,39 @@ def _leap(session: Session, end: int) -> tuple[int, int] | None:
 
 
 def refuse_disagreement(sessions: Sequence[Session]) -> None:
-    """Raises `Invalid` where neighbouring sessions disagree at equal steps by more than a resume explains."""
-    for number, (before, later) in enumerate(pairwise(sessions), 2):
-        apart = _apart(before, later)
+    """Raises `Invalid` where a session disagrees with those before it by more than a resume explains."""
+    if len(sessions) < 2:
+        return
+    evaluations: dict[int, float] = {}
+    losses: dict[int, float] = {}
+    for number, session in enumerate(sessions, 1):
+        measured = {entry.step: entry.eval_loss for entry in session.evaluations}
+        apart = _apart(evaluations, measured, losses, session.losses)
         if apart is not None:
-            text = f"session {number} ({later.place}) repeats steps of session {number - 1} ({before.place})"
-            raise mixed(later.place, f"{text} with other losses: {apart}")
+            text = f"session {number} ({session.place}) repeats steps of those before it with other losses"
+            raise mixed(session.place, f"{text}: {apart}")
+        evaluations |= measured
+        losses.update(session.losses)
 
 
-def _apart(before: Session, later: Session) -> str | None:
-    evaluations = _differences(before.evaluations, later.evaluations)
-    if evaluations and abs(middle := median(evaluations)) > EVALUATIONS_APART:
-        return f"their eval losses at {len(evaluations)} equal steps differ by {abs(middle):.3f} nats"
-    losses = _differences(before.losses, later.losses)
-    if len(losses) >= LOSSES_SHARED and abs(middle := median(losses)) > LOSSES_APART:
-        return f"their training losses at {len(losses)} equal steps differ by {abs(middle):.3f} nats"
+def _apart(
+    evaluations: dict[int, float],
+    measured: dict[int, float],
+    losses: dict[int, float],
+    trained: Iterable[tuple[int, float]],
+) -> str | None:
+    """How far a session is from those before it, if that is too far."""
+    found = _differences(evaluations, measured.items())
+    if found and abs(middle := median(found)) > EVALUATIONS_APART:
+        return f"eval losses at {len(found)} equal steps differ by {abs(middle):.3f} nats"
+    found = _differences(losses, trained)
+    if len(found) >= LOSSES_SHARED and abs(middle := median(found)) > LOSSES_APART:
+        return f"training losses at {len(found)} equal steps differ by {abs(middle):.3f} nats"
     return None
 
 
-def _differences(before: Sequence, later: Sequence) -> list[float]:  # type: ignore[type-arg]  # of evaluations, or of losses
-    known = {entry[0]: entry[1] for entry in before}
-    pairs = [(known[entry[0]], entry[1]) for entry in later if entry[0] in known]
+def _differences(before: dict[int, float], later: Iterable[tuple[int, float]]) -> list[float]:
+    pairs = [(before[step], loss) for step, loss in later if step in before]
     return [b - a for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
 
 
