@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,9 +30,11 @@ from orchestrator.domain.errors import AssayError, Busy
 from orchestrator.domain.suggest import did_you_mean
 from orchestrator.engines.local import LocalEngine
 from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules.criteria import CRITERIA
 from orchestrator.scheduler import Ticker
 from orchestrator.services.context import Context, Limits, Trainer
 from orchestrator.services.launch import extend_leases
+from orchestrator.services.policies import record_shipped
 from orchestrator.services.reconcile import tick
 from orchestrator.settings import Settings, TrainerKind, unknown_variables
 from orchestrator.store.database import Database, locked_file
@@ -61,6 +63,28 @@ def load_policies(folder: Path) -> Mapping[str, JsonObject]:
     return {document["name"]: document for document in documents}
 
 
+def load_criteria(modules: Sequence[str]) -> None:
+    """Imports the modules that register an operator's criteria.
+
+    Raises `ValueError` that names the setting when one cannot be imported, registers a name that is taken,
+    or registers nothing.
+    """
+    for module in modules:
+        before = set(CRITERIA)
+        is_new = module not in sys.modules
+        try:
+            import_module(module)
+        except Exception as error:  # whatever the operator's own code raises
+            raise ValueError(
+                f"criteria: `{module}` cannot be imported ({error}): see ASSAY_CRITERIA"
+            ) from error
+        if is_new and set(CRITERIA) == before:
+            raise ValueError(
+                f"criteria: `{module}` registers no criterion: call `register` of "
+                "orchestrator.rules.criteria, or take it out of ASSAY_CRITERIA"
+            )
+
+
 def load_trainer(kind: TrainerKind) -> Trainer:
     """The trainer kind with its check imported. Raises `ValueError` for an import path that names nothing."""
     module, _, name = kind.check.partition(":")
@@ -73,6 +97,7 @@ def load_trainer(kind: TrainerKind) -> Trainer:
 
 def build_context(settings: Settings, database: Database, address: str) -> Context:
     """What the services are handed."""
+    load_criteria(settings.criteria)
     home = settings.home.resolve()
     return Context(
         database=database,
@@ -132,6 +157,7 @@ def serve(settings: Settings) -> None:
         address = settings.url or _url(bound)
         context = build_context(settings, database, address)
         stack.enter_context(closing(context.engine))
+        record_shipped(context)
         _run(settings, context, bound, address)
 
 

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """True: slots are GPUs; False: CPU slots; None: GPUs where there are any."""
     trainers: dict[str, TrainerKind] = Field(default_factory=dict)
     """Trainer kinds beside `builtin`."""
+    criteria: tuple[str, ...] = ()
+    """Modules that register criteria of the operator's own; imported before any policy is read."""
 
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -1,13 +1,11 @@
-"""Decisions, policies and slots: what was decided, by which rules, and where."""
+"""Decisions and slots: what was decided, and where."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
 from orchestrator.api.deps import AppContext, DecisionId, PageParams
-from orchestrator.domain.errors import Missing
 from orchestrator.domain.ids import number_of
-from orchestrator.domain.suggest import did_you_mean
 from orchestrator.services import query, views
 
 router = APIRouter(prefix="/v1", tags=["decisions"])
@@ -20,8 +18,9 @@ def list_decisions(
     experiment_id: str | None = None,
     run_id: str | None = None,
     kind: Annotated[list[str] | None, Query()] = None,
+    shadow: bool = False,
 ) -> views.Page[views.DecisionView]:
-    """Oldest first; `kind` may be given more than once."""
+    """Oldest first; `kind` may be given more than once. `shadow`: the second policy's, not acted upon."""
     return query.list_decisions(
         context,
         experiment_id=None if experiment_id is None else number_of("exp", experiment_id),
@@ -29,25 +28,13 @@ def list_decisions(
         kinds=kind or (),
         limit=page.limit,
         cursor=page.cursor,
+        shadow=shadow,
     )
 
 
 @router.get("/decisions/{decision_id}")
 def get_decision(context: AppContext, decision_id: DecisionId) -> views.DecisionView:
     return query.get_decision(context, decision_id)
-
-
-@router.get("/policies")
-def list_policies(context: AppContext) -> views.Page[views.PolicyView]:
-    return query.list_policies(context)
-
-
-@router.get("/policies/{name}")
-def get_policy(context: AppContext, name: str) -> views.PolicyView:
-    found = {policy.name: policy for policy in query.list_policies(context).items}
-    if name not in found:
-        raise Missing(f"there is no policy `{name[:63]}`{did_you_mean(name, found)}")
-    return found[name]
 
 
 @router.get("/slots")

@@ -74,6 +74,9 @@ def decisions(
         Literal["continue", "stop", "promote", "decline", "hold", "fail"] | None,
         typer.Option(help="Only those.", show_default=False),
     ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="What the second policy would have decided.")
+    ] = False,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +84,17 @@ def decisions(
     from orchestrator.cli import client, reads
 
     with client.connect(url) as service:
-        reads.decisions(service, experiment, kind, as_json)
+        reads.decisions(service, experiment, kind, shadow, as_json)
+
+
+def replay(experiment: Exp, url: Url = None, as_json: AsJson = False) -> None:
+    """Make every decision once more from the recorded rows; exits with 1 unless the log comes out exactly."""
+    from orchestrator.cli import client, reads
+
+    with client.connect(url) as service:
+        exact = reads.replay(service, experiment, as_json)
+    if not exact:
+        raise typer.Exit(1)
 
 
 def events(experiment: Exp, url: Url = None, as_json: AsJson = False) -> None:
@@ -146,14 +159,6 @@ def report(
         raise typer.BadParameter("say where to write: --out DIR (or --json to print it)")
     with client.connect(url) as service:
         reports.report(service, experiment, out, images, as_json)
-
-
-def policies(url: Url = None, as_json: AsJson = False) -> None:
-    """List the policies that a spec may name."""
-    from orchestrator.cli import client, reads
-
-    with client.connect(url) as service:
-        reads.policies(service, as_json)
 
 
 def slots(url: Url = None, as_json: AsJson = False) -> None:

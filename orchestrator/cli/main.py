@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from orchestrator.cli import commands_act as act
+from orchestrator.cli import commands_policies as policies
 from orchestrator.cli import commands_read as read
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.options import Url
@@ -36,7 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
 @app.callback()
 def _root(context: typer.Context, url: Url = None) -> None:
     if url is not None:  # before the command or after it, the option is the same
-        context.default_map = {name: {"url": url} for name in context.command.commands}  # type: ignore[attr-defined]  # a group has commands
+        context.default_map = _default_url(context.command, url)
+
+
+def _default_url(command: object, url: str) -> dict[str, Any]:
+    """The option of a command, or of each that is below a group."""
+    below: dict[str, object] = getattr(command, "commands", {})
+    return {"url": url, **{name: _default_url(inner, url) for name, inner in below.items()}}
 
 
 def serve(
@@ -76,7 +83,6 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         read.runs,
         read.logs,
         read.report,
-        read.policies,
         read.slots,
     ),
     "A person decides": (act.promote, act.stop, act.pause, act.resume, act.cancel),
@@ -84,6 +90,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(policies.app, name="policies", rich_help_panel="Answers")
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from orchestrator.cli import comparison, preview, tables
+from orchestrator.cli import comparison, preview, protocol_tables, tables
 from orchestrator.cli.client import PAGE, Client, Json
 from orchestrator.cli.files import read_spec
 from orchestrator.cli.output import console, print_plain, put, put_json
@@ -34,7 +34,7 @@ def ls(client: Client, status: str | None, name: str | None, as_json: bool) -> N
 def status(client: Client, experiment: str, as_json: bool) -> None:
     found = client.get(f"/v1/experiments/{experiment_id(client, experiment)}")
     runs = [] if as_json else client.items(f"/v1/experiments/{found['id']}/runs")
-    put(found, as_json, lambda shown: tables.experiment(shown, runs))
+    put(found, as_json, lambda shown: protocol_tables.with_waiting(tables.experiment(shown, runs), shown))
 
 
 def runs(client: Client, experiment: str, as_json: bool) -> None:
@@ -66,12 +66,21 @@ def _events(client: Client, experiment: str) -> list[Json]:
 
 def _several_seeds(client: Client, experiment: str) -> bool:
     """As the spec has it: what is listed may be of one seed alone."""
-    return len(client.get(f"/v1/experiments/{experiment}")["spec"].get("seeds", [])) > 1
+    spec = client.get(f"/v1/experiments/{experiment}")["spec"]
+    named = [spec.get("seeds", []), *(stage.get("seeds") or [] for stage in spec.get("stages", []))]
+    return len({seed for seeds in named for seed in seeds}) > 1
 
 
-def decisions(client: Client, experiment: str, kind: str | None, as_json: bool) -> None:
+def replay(client: Client, experiment: str, as_json: bool) -> bool:
+    """Whether the log came out exactly."""
+    found = client.get(f"/v1/experiments/{experiment_id(client, experiment)}/replay")
+    put(found, as_json, protocol_tables.replay)
+    return bool(found["exact"])
+
+
+def decisions(client: Client, experiment: str, kind: str | None, shadow: bool, as_json: bool) -> None:
     id_ = experiment_id(client, experiment)
-    found = client.items("/v1/decisions", experiment_id=id_, kind=kind)
+    found = client.items("/v1/decisions", experiment_id=id_, kind=kind, shadow="true" if shadow else None)
     several = not as_json and _several_seeds(client, id_)
     put(page(found), as_json, lambda shown: tables.decisions(shown["items"], several_seeds=several))
 
@@ -86,10 +95,6 @@ def events(client: Client, experiment: str, as_json: bool) -> None:
 def compare(client: Client, experiment: str, axis: str, as_json: bool) -> None:
     id_ = experiment_id(client, experiment)
     put(client.get(f"/v1/experiments/{id_}/compare", axis=axis), as_json, comparison.comparison)
-
-
-def policies(client: Client, as_json: bool) -> None:
-    put(page(client.items("/v1/policies")), as_json, lambda shown: tables.policies(shown["items"]))
 
 
 def slots(client: Client, as_json: bool) -> None:

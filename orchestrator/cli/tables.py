@@ -11,6 +11,7 @@ from orchestrator.cli.client import Json
 from orchestrator.cli.sentences import (
     NOTHING,
     STYLES,
+    budget_line,
     decision_head,
     has_several_seeds,
     number,
@@ -63,6 +64,8 @@ def experiment(item: Json, runs: list[Json]) -> RenderableType:
         Text(item["question"]),
         Text(f"control {item['control']}, policy {item['policy']['name']} ({item['policy']['hash'][:12]})"),
         Text(f"created {when(item['created_at'])} UTC, ended {when(item['ended_at'])}"),
+        Text(budget_line(item.get("budget"))),
+        Text(f"held: {item['held']}" if item.get("held") else "", style="bold red"),
         Text(item["conclusion"] or "", style="bold"),
     ]
     return Group(
@@ -133,13 +136,6 @@ def events(items: Iterable[Json], runs: list[Json]) -> RenderableType:
         name = names.get(run, str(run)) if run else NOTHING
         made.add_row(when(item["at"]), Text(item["kind"].replace("_", " ")), Text(name), Text(item["text"]))
     return made if made.row_count else Text("nothing has happened yet")
-
-
-def policies(items: Iterable[Json]) -> RenderableType:
-    made = table("name", "hash", "what it does", wide="what it does")
-    for item in items:
-        made.add_row(item["name"], item["hash"][:12], Text(str(item["document"].get("description", ""))))
-    return made
 
 
 def slots(items: Iterable[Json]) -> RenderableType:

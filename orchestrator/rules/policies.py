@@ -68,7 +68,8 @@ def resolve_policy(source: str | JsonObject, known: Mapping[str, JsonObject]) ->
     """The policy of that name, or the one that the document describes. Raises `Invalid` with the fields."""
     if isinstance(source, str):
         if source not in known:
-            message = f"there is no policy `{source}`; {did_you_mean(source, list(known))}"
+            alike = [name for name in known if ("@" in name) == ("@" in source)]
+            message = f"there is no policy `{source}`; {did_you_mean(source, alike)}"
             raise Invalid([FieldError("policy", message)])
         source = known[source]
     document = dict(source)

@@ -10,11 +10,11 @@ from orchestrator.domain.curves import Curve, Unmatched, match
 from orchestrator.domain.ids import number_of, spell
 from orchestrator.engines.base import Handle
 from orchestrator.protocol.report import Identity
-from orchestrator.rules.policies import policy_hash, resolve_policy
 from orchestrator.services import present, views
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_decision, need_experiment, need_run
-from orchestrator.store import experiments, journal, reports, runs
+from orchestrator.services.snapshot import budget_account, budget_works
+from orchestrator.store import dependents, experiments, journal, reports, runs
 from orchestrator.store.records import RunRecord
 
 LOG_CHUNK = 64 * 1024
@@ -42,8 +42,22 @@ def list_experiments(
 
 def get_experiment(context: Context, id_: int) -> views.ExperimentView:
     with context.database.read() as connection:
-        record = need_experiment(connection, id_)
-        return present.experiment(record, experiments.get_stages(connection, [id_]))
+        return whole_experiment(connection, context, id_)
+
+
+def whole_experiment(connection: Connection, context: Context, id_: int) -> views.ExperimentView:
+    """The experiment with what it has spent and what waits in it. Raises `Missing`."""
+    record = need_experiment(connection, id_)
+    stages = experiments.get_stages(connection, [id_])
+    works = budget_works(connection, record, runs.runs_of(connection, [id_]), context.clock())
+    account = budget_account(record, works)
+    waiting = dependents.dependents_of(connection, [id_])
+    return present.experiment(record, stages).model_copy(
+        update={
+            "budget": None if account is None else present.budget(account),
+            "waiting": [present.waiting(row, stages) for row in waiting],
+        }
+    )
 
 
 def list_runs(
@@ -169,12 +183,19 @@ def list_decisions(
     kinds: Sequence[str],
     limit: int,
     cursor: str | None,
+    shadow: bool = False,
 ) -> views.Page[views.DecisionView]:
-    """Oldest first."""
+    """Oldest first: what was decided, or what the shadow policy would have decided."""
     after = number_of("dec", cursor) if cursor else 0
     with context.database.read() as connection:
         found = journal.list_decisions(
-            connection, experiment_id=experiment_id, run_id=run_id, kinds=kinds, after=after, limit=limit + 1
+            connection,
+            experiment_id=experiment_id,
+            run_id=run_id,
+            kinds=kinds,
+            after=after,
+            limit=limit + 1,
+            shadow=shadow,
         )
         every = runs.runs_by_id(connection, sorted({row.run_id for row in found}))
     return page([present.decision(row, every[row.run_id]) for row in found], limit, "id")
@@ -212,13 +233,4 @@ def list_slots(context: Context) -> views.Page[views.SlotView]:
         )
         for slot in context.engine.slots()
     ]
-    return views.Page(items=items)
-
-
-def list_policies(context: Context) -> views.Page[views.PolicyView]:
-    """The policies that a spec may name."""
-    items = []
-    for name, document in sorted(context.policies.items()):
-        policy = resolve_policy(name, context.policies)
-        items.append(views.PolicyView(name=name, hash=policy_hash(policy), document=document))
     return views.Page(items=items)

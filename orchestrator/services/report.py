@@ -28,9 +28,12 @@ def report(context: Context, experiment_id: int) -> views_report.ReportView:
         decisions = journal.list_decisions(connection, experiment_id=experiment_id, limit=MOST)
         events = journal.list_events(connection, experiment_id=experiment_id, limit=MOST)
         return views_report.ReportView(
-            experiment=present.experiment(record, stages),
+            experiment=whole_experiment(connection, context, experiment_id),
             policy=views.PolicyView(
-                name=str(record.policy["name"]), hash=record.policy_hash, document=record.policy
+                name=str(record.policy["name"]),
+                version=int(str(record.policy["version"])),
+                hash=record.policy_hash,
+                document=record.policy,
             ),
             stages=[present.stage(row) for row in stages],
             variants=_variants(experiments.get_variants(connection, experiment_id), stages),

@@ -205,5 +205,7 @@ class SlotView(View):
 
 class PolicyView(View):
     name: str
+    version: int
     hash: str
+    """Of what the document means to this service; empty where it names a criterion that is not registered."""
     document: dict[str, JsonValue]

@@ -325,7 +325,7 @@ def test_plan_shows_warnings(assay: Assay, service: CannedService, tmp_path: Pat
 
 def test_policies_slots_and_decisions(assay: Assay, service: CannedService) -> None:
     service.routes["GET /v1/policies"] = page(
-        {"name": "stage-gate", "hash": "ab" * 32, "document": {"description": "As written."}}
+        {"name": "stage-gate", "version": 1, "hash": "ab" * 32, "document": {"description": "As written."}}
     )
     slot = {"id": "cpu:0", "kind": "cpu", "device": "CPU", "run_id": None, "variant": None}
     service.routes["GET /v1/slots"] = page(slot)
