@@ -6,7 +6,18 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from orchestrator.api import decisions, experiments, health, policies, problems, reports, runs, workers
+from orchestrator.api import (
+    backtests,
+    decisions,
+    experiments,
+    health,
+    policies,
+    problems,
+    references,
+    reports,
+    runs,
+    workers,
+)
 from orchestrator.api.deps import require_person
 from orchestrator.api.limits import BodyLimit
 from orchestrator.services.context import Context
@@ -28,7 +39,15 @@ def create_app(
     app.state.token = token
     app.include_router(health.router)
     app.include_router(workers.router)
-    for router in (experiments.router, reports.router, runs.router, decisions.router, policies.router):
+    for router in (
+        experiments.router,
+        reports.router,
+        runs.router,
+        decisions.router,
+        policies.router,
+        references.router,
+        backtests.router,
+    ):
         app.include_router(router, dependencies=[Depends(require_person)])
     problems.install(app)
     app.add_middleware(BodyLimit, limit=body_limit)

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from orchestrator.rules.history import Recorded
@@ -76,8 +76,8 @@ def score(sets: Sets, results: Sequence[Result]) -> Score:
         regret_known=len(known) / len(results),
         cost=_estimate(sets, scored, [_steps_share(sets, *pair) for pair in scored], fmean),
         slot_hours=_slot_hours(sets, scored),
-        regret=_estimate(sets, known, regrets, fmean),
-        regret_p90=_estimate(sets, known, regrets, lambda values: percentile(values, 0.9)),
+        regret=_positive(_estimate(sets, known, regrets, fmean)),
+        regret_p90=_positive(_estimate(sets, known, regrets, lambda values: percentile(values, 0.9))),
         best_kept=fmean(_keeps_best(sets, *pair) for pair in known) if known else None,
         false_stops=_false_stops(sets, known),
         no_winner=fmean(not outcome.has_winner for _, outcome in scored) if scored else None,
@@ -98,6 +98,26 @@ def _estimate(
 ) -> Estimate | None:
     holds = [sets.configs(drawn) for drawn, _ in scored]
     return clustered(values, holds, statistic) if values else None
+
+
+def _positive(found: Estimate | None) -> Estimate | None:
+    """No regret is below 0, so no interval of it is."""
+    return found and replace(found, low=None if found.low is None else max(found.low, 0.0))
+
+
+def regret_gap(sets: Sets, results: Sequence[Result], others: Sequence[Result]) -> Estimate | None:
+    """Nats of regret that the first policy has above the other on the same sets; None without such a set.
+
+    Paired by set: what makes a set hard is the same for both, so this tells more than two intervals do.
+    """
+    both = []
+    for drawn, one, other in zip(sets.drawn, results, others, strict=True):
+        if isinstance(one, Unscorable) or isinstance(other, Unscorable):
+            continue
+        if sets.finals(drawn) is not None:
+            both.append((drawn, regret(sets, drawn, one) - regret(sets, drawn, other)))
+    holds = [sets.configs(drawn) for drawn, _ in both]
+    return clustered([gap for _, gap in both], holds, fmean) if both else None
 
 
 def _steps_share(sets: Sets, drawn: DrawnSet, outcome: Outcome) -> float:
