@@ -40,4 +40,4 @@ def test_every_command_has_an_example() -> None:
 def test_every_option_in_the_docs_is_there(row: str) -> None:
     command = KNOWN[called(row.split("`")[1])]
     options = {option for parameter in command.params for option in parameter.opts}
-    assert set(re.findall(r"(?<![\w-])--?[a-z]+\b", row)) <= options
+    assert set(re.findall(r"(?<![\w-])--?[a-z]+(?:-[a-z]+)*\b", row)) <= options
