@@ -10,7 +10,9 @@ from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
 from orchestrator.services import override, query, views, views_compare
 from orchestrator.services.compare import compare
 from orchestrator.services.preview import preview
+from orchestrator.services.replay import replay
 from orchestrator.services.submit import submit
+from orchestrator.services.views_replay import ReplayView
 
 router = APIRouter(prefix="/v1", tags=["experiments"])
 
@@ -65,6 +67,25 @@ def cancel(context: AppContext, experiment_id: ExperimentId, action: Action) -> 
     """Ends the experiment and every run in it."""
     override.cancel_experiment(context, experiment_id, action.signed, action.reason)
     return query.get_experiment(context, experiment_id)
+
+
+class Pin(Action):
+    """The stored curve that is to stand in for the control, and who says so, and why."""
+
+    reference: str = Field(min_length=1, max_length=63)
+
+
+@router.post("/experiments/{experiment_id}/reference")
+def pin(context: AppContext, experiment_id: ExperimentId, action: Pin) -> views.ExperimentView:
+    """Lets a stored curve stand in for the control, should that have died or still die."""
+    override.pin_reference(context, experiment_id, action.reference, action.signed, action.reason)
+    return query.get_experiment(context, experiment_id)
+
+
+@router.get("/experiments/{experiment_id}/replay")
+def get_replay(context: AppContext, experiment_id: ExperimentId) -> ReplayView:
+    """Every decision made once more from the recorded rows, beside the log."""
+    return replay(context, experiment_id)
 
 
 @router.post("/experiments/{experiment_id}/pause")

@@ -55,6 +55,13 @@ def stop(context: AppContext, run_id: RunId, action: Action) -> views.RunView:
     return query.get_run(context, run_id)
 
 
+@router.post("/retry")
+def retry(context: AppContext, run_id: RunId, action: Action) -> views.RunView:
+    """A person has a failed run tried again, from its newest checkpoint."""
+    override.retry_run(context, run_id, action.signed, action.reason)
+    return query.get_run(context, run_id)
+
+
 @router.post("/promote")
 def promote(context: AppContext, run_id: RunId, action: Action) -> views.RunView:
     """A person takes a stopped or declined run into the open stage."""

@@ -34,6 +34,15 @@ def act_on_experiment(client: Client, experiment: str, verb: str, reason: str, a
     _said(found, f"{found['id']} ({found['name']}) is {found['status']}", as_json)
 
 
+def pin(client: Client, experiment: str, reference: str, reason: str, as_json: bool = False) -> None:
+    id_ = experiment_id(client, experiment)
+    body = {**signed(reason), "reference": reference}
+    found = client.post(f"/v1/experiments/{id_}/reference", body)
+    _said(
+        found, f"{found['reference']} stands in for the control of {found['id']} ({found['name']})", as_json
+    )
+
+
 def act_on_run(client: Client, run: str, verb: str, reason: str, as_json: bool = False) -> None:
     found = client.post(f"/v1/runs/{run_id(client, run)}/{verb}", signed(reason))
     status = str(found["status"]).replace("_", " ")

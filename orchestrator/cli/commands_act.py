@@ -40,6 +40,25 @@ def stop(run: Run, reason: Reason, url: Url = None, as_json: AsJson = False) -> 
     _on_run(run, "stop", reason, url, as_json)
 
 
+def retry(run: Run, reason: Reason, url: Url = None, as_json: AsJson = False) -> None:
+    """Try a failed run again, from its newest checkpoint."""
+    _on_run(run, "retry", reason, url, as_json)
+
+
+def pin(
+    experiment: Exp,
+    reference: Annotated[str, typer.Argument(help="A reference's id or name.")],
+    reason: Reason = "",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a stored curve stand in for a control that died."""
+    from orchestrator.cli import acts, client
+
+    with client.connect(url) as service:
+        acts.pin(service, experiment, reference, reason, as_json)
+
+
 def pause(experiment: Exp, reason: Reason = "", url: Url = None, as_json: AsJson = False) -> None:
     """Start no further worker for an experiment."""
     _on_experiment(experiment, "pause", reason, url, as_json)

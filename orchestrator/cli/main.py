@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import commands_act as act
+from orchestrator.cli import commands_backtest as backtests
 from orchestrator.cli import commands_policies as policies
 from orchestrator.cli import commands_read as read
+from orchestrator.cli import commands_reference as reference
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.options import Url
 
@@ -78,6 +80,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Answers": (
         read.why,
         read.decisions,
+        read.replay,
         read.events,
         read.compare,
         read.runs,
@@ -85,12 +88,22 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         read.report,
         read.slots,
     ),
-    "A person decides": (act.promote, act.stop, act.pause, act.resume, act.cancel),
+    "Recorded curves": (backtests.backtest, backtests.calibrate),
+    "A person decides": (
+        act.promote,
+        act.stop,
+        act.retry,
+        act.pin,
+        act.pause,
+        act.resume,
+        act.cancel,
+    ),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
 app.add_typer(policies.app, name="policies", rich_help_panel="Answers")
+app.add_typer(reference.app, name="reference", rich_help_panel="References")
 
 if __name__ == "__main__":
     main()

@@ -7,8 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.client import Json
+from orchestrator.cli.protocol_tables import waiting
 from orchestrator.cli.sentences import short
 from orchestrator.cli.tables import table
+
+MOST_POINTS = 12
+"""Of a stage, that are named."""
 
 
 def plan(view: Json) -> RenderableType:
@@ -16,12 +20,27 @@ def plan(view: Json) -> RenderableType:
     seeds = ", ".join(str(seed) for seed in view["seeds"])
     head = (
         f"control {view['control']}, policy {view['policy']['name']}, seeds {seeds}\n"
-        f"at most {view['runs']:,} runs and {view['most_steps']:,} training steps "
+        f"at most {view['most_runs']:,} runs and {view['most_steps']:,} training steps "
         f"of {view['tokens_per_step']:,} tokens"
     )
+    if view["slot_hours"] is not None:
+        head += f", {view['slot_hours']:.1f} slot-hours as this config trained here before"
     parts: list[RenderableType] = [Text(view["name"], style="bold"), Text(head), Text()]
     parts += [_planned_stages(view["stages"]), Text(), _planned_variants(view["variants"])]
+    below = waiting(view["waiting"])
+    parts += [Text(), below] if below is not None else []
+    parts += [Text(sentence) for sentence in [*_points(view["stages"]), *view["left_out"]]]
     return Group(*parts, *_warnings(view["warnings"]))
+
+
+def _points(stages: Iterable[Json]) -> Iterator[str]:
+    """Where runs wait for each other before a gate."""
+    for stage in stages:
+        steps = stage["points"]
+        if steps:
+            named = ", ".join(f"{step:,}" for step in steps[:MOST_POINTS])
+            more = f" and {len(steps) - MOST_POINTS} more" if len(steps) > MOST_POINTS else ""
+            yield f"in {stage['name']} variants are compared with each other at step {named}{more}"
 
 
 def _planned_stages(stages: Iterable[Json]) -> Table:

@@ -88,6 +88,14 @@ def no_experiment(status: str | None = None, name: str | None = None) -> str:
     return "there is no experiment yet: `assay submit FILE` makes one"
 
 
+def budget_line(budget: Json | None) -> str:
+    """What of the budget is spent and promised, or an empty line."""
+    if budget is None:
+        return ""
+    spent, committed = budget["spent"], budget["committed"]
+    return f"budget {budget['slot_hours']:g} slot-hours: {spent:.2f} spent, {committed:.2f} promised"
+
+
 def decision_head(decision: Json, *, several_seeds: bool) -> str:
     """`aux-0.0 promoted at step 1,000 (screen)`, with the author where it is a person."""
     done = DONE.get(decision["kind"], decision["kind"])

@@ -7,10 +7,12 @@ from pydantic import TypeAdapter
 from orchestrator.domain.ids import spell
 from orchestrator.protocol.kind import ConfigFacts
 from orchestrator.protocol.report import Evaluation
+from orchestrator.rules.budget import SECONDS, Account
 from orchestrator.services import views
 from orchestrator.store.records import (
     AttemptRecord,
     DecisionRecord,
+    DependentRow,
     EventRecord,
     ExperimentRecord,
     RunRecord,
@@ -38,6 +40,10 @@ def experiment(record: ExperimentRecord, stages: Sequence[StageRecord]) -> views
         question=record.question,
         status=record.status,
         conclusion=record.conclusion,
+        held=record.held,
+        priority=record.priority,
+        reference=None if record.reference_id is None else spell("ref", record.reference_id),
+        shadow=None if record.shadow is None else str(record.shadow["name"]),
         control=record.control,
         policy=views.PolicyName(name=str(record.policy["name"]), hash=record.policy_hash),
         spec=record.spec,
@@ -45,6 +51,26 @@ def experiment(record: ExperimentRecord, stages: Sequence[StageRecord]) -> views
         stages=[stage(row) for row in stages if row.experiment_id == record.id],
         created_at=record.created_at,
         ended_at=record.ended_at,
+    )
+
+
+def waiting(row: DependentRow, stages: Sequence[StageRecord]) -> views.WaitingVariant:
+    return views.WaitingVariant(
+        name=row.name,
+        stage=stages[row.stage].name,
+        kind=row.kind,
+        sources=row.sources,
+        overrides=row.overrides,
+        status=row.status,
+        detail=row.detail,
+    )
+
+
+def budget(account: Account) -> views.BudgetView:
+    return views.BudgetView(
+        slot_hours=account.limit / SECONDS,
+        spent=account.spent / SECONDS,
+        committed=account.committed / SECONDS,
     )
 
 
@@ -85,6 +111,8 @@ def run(
         gap=gap,
         config=variant.config,
         config_hash=variant.config_hash,
+        origin=variant.origin,
+        linked_run_id=None if record.linked_run_id is None else spell("run", record.linked_run_id),
         created_at=record.created_at,
         ended_at=record.ended_at,
     )

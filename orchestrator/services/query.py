@@ -79,14 +79,20 @@ def get_run(context: Context, id_: int) -> views.RunView:
 
 
 def present_runs(
-    connection: Connection, experiment_id: int, chosen: Sequence[RunRecord]
+    connection: Connection,
+    experiment_id: int,
+    chosen: Sequence[RunRecord],
+    read: dict[int, list[views.EvaluationView]] | None = None,
 ) -> list[views.RunView]:
-    """Runs with what is computed for them: attempts, best and last evaluation, the gap to the control."""
+    """Runs with what is computed for them: attempts, best and last evaluation, the gap to the control.
+
+    `read` are the evaluations of every run of the experiment, where the caller has them already.
+    """
     stages = experiments.get_stages(connection, [experiment_id])
     variants = {v.id: v for v in experiments.get_variants(connection, experiment_id)}
     controls = [run for run in runs.runs_of(connection, [experiment_id]) if run.is_control]
     ids = sorted({run.id for run in [*chosen, *controls]})
-    found = run_evaluations(connection, ids)
+    found = run_evaluations(connection, ids) if read is None else read
     attempts = runs.count_attempts(connection, ids)
     curves = {run.seed: _curve(run, found[run.id]) for run in controls}
     return [

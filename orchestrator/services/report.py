@@ -12,7 +12,7 @@ from orchestrator.services.compare import compare_experiment
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment
 from orchestrator.services.provenance import this_service
-from orchestrator.services.query import present_runs, run_evaluations
+from orchestrator.services.query import present_runs, run_evaluations, whole_experiment
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.records import StageRecord, VariantRecord
 
@@ -49,6 +49,7 @@ def report(context: Context, experiment_id: int) -> views_report.ReportView:
 def _runs(connection: Connection, experiment_id: int) -> list[views_report.RunReport]:
     every = runs.runs_of(connection, [experiment_id])
     evaluations = run_evaluations(connection, [run.id for run in every])
+    presented = present_runs(connection, experiment_id, every, evaluations)
     return [
         views_report.RunReport(
             **dict(view),
@@ -56,7 +57,7 @@ def _runs(connection: Connection, experiment_id: int) -> list[views_report.RunRe
             evaluations=evaluations[run.id],
             attempt_list=[present.attempt(row) for row in runs.attempts_of(connection, run.id)],
         )
-        for run, view in zip(every, present_runs(connection, experiment_id, every), strict=True)
+        for run, view in zip(every, presented, strict=True)
     ]
 
 

@@ -35,12 +35,46 @@ class StageView(View):
     conclusion: str | None
 
 
+class WaitingVariant(View):
+    """A variant whose config follows from a result."""
+
+    name: str
+    stage: str
+    kind: str
+    """`best_of` or `around_winner`."""
+    sources: list[str]
+    overrides: JsonObject
+    status: str
+    """`waiting`, `resolved` or `dropped`."""
+    detail: str | None
+    """What it was made from, or why it is not trained."""
+
+
+class BudgetView(View):
+    """Slot-hours: what may be spent, what is, and what live workers still need to come to their targets."""
+
+    slot_hours: float
+    spent: float
+    committed: float
+
+
 class ExperimentView(View):
     id: str
     name: str
     question: str
     status: str
     conclusion: str | None
+    held: str | None
+    """Why its gates hold, where they do."""
+    priority: int
+    reference: str | None
+    """The stored curve that stands in for a control that died."""
+    shadow: str | None
+    """The policy whose decisions are logged and never acted upon."""
+    budget: BudgetView | None = None
+    """Of one experiment by itself; a list leaves it out, as it does `waiting`."""
+    waiting: list[WaitingVariant] = []
+    """Variants that a result chooses the base of, whatever became of them."""
     control: str
     policy: PolicyName
     spec: JsonObject
@@ -84,6 +118,10 @@ class RunView(View):
     """Last eval loss minus the control's at the same step or tokens; None where no comparison is sound."""
     config: JsonObject
     config_hash: str
+    origin: JsonObject | None
+    """Of a variant that a result chose: what it was made from, and why."""
+    linked_run_id: str | None
+    """The run of an equal config whose curve and checkpoints this one took over."""
     created_at: datetime
     ended_at: datetime | None
 
@@ -174,7 +212,12 @@ class PlannedStage(View):
     """Of each run, within the stage."""
     entrants: str
     """Who enters, in words."""
+    seeds: list[int]
+    points: list[int]
+    """Steps at which runs wait, since the policy compares them with each other there."""
     most_runs: int
+    new_runs: int
+    """Of these, at most so many begin at step 0."""
     most_steps: int
     """Training steps over all runs, if every place is taken."""
 
@@ -188,10 +231,17 @@ class PlanView(View):
     spec_hash: str
     stages: list[PlannedStage]
     variants: list[PlannedVariant]
+    waiting: list[WaitingVariant]
+    left_out: list[str]
+    """Levels of an axis that are another variant's config, in sentences."""
     seeds: list[int]
     runs: int
+    """That can start at once, or when their stage opens."""
+    most_runs: int
     most_steps: int
     tokens_per_step: int
+    slot_hours: float | None
+    """At most, where the control's config has been trained here before."""
     warnings: list[str]
 
 

@@ -60,3 +60,16 @@ def directories(connection: Connection, run_id: int) -> list[str]:
     """The folders of a run's attempts, newest first."""
     query = select(attempts.c.directory).where(attempts.c.run_id == run_id, attempts.c.directory != "")
     return list(connection.execute(query.order_by(attempts.c.number.desc())).scalars())
+
+
+def seconds_per_step(connection: Connection, config_hash: str, tokens_per_step: int) -> float | None:
+    """How long a step of this config took when it was last trained here; None when it never was."""
+    query = (
+        select(runs.c.tokens_per_second)
+        .join(variants, variants.c.id == runs.c.variant_id)
+        .where(variants.c.config_hash == config_hash, runs.c.tokens_per_second > 0)
+        .order_by(runs.c.id.desc())
+        .limit(1)
+    )
+    speed = connection.execute(query).scalar_one_or_none()
+    return None if speed is None else tokens_per_step / speed
