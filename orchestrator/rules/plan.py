@@ -151,7 +151,7 @@ def _control_is_gone(view: ExperimentView, *, last: bool) -> bool:
 
 def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
     """Whether the control would train on for nobody: it goes as far as the furthest variant, no further."""
-    others = [run for run in view.runs if not run.is_control and run.stage >= stage.position]
+    others = [run for run in view.runs if not run.is_control]
     waits = any(waiter.stage >= stage.position for waiter in view.waiting)
     return bool(others) and not waits and all(run.status in BROKEN_OFF for run in others)
 
@@ -159,7 +159,7 @@ def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
 def _is_judged(view: ExperimentView, waiter: WaitingView, stage: StageRow) -> bool:
     """Whether each source has come to the end of the stage it began in, or has ended before."""
     open_names = {other.name for other in view.waiting}
-    if waiter.stage > stage.position or open_names.intersection(waiter.sources):
+    if waiter.stage > stage.position or open_names.intersection((*waiter.sources, *waiter.behind)):
         return False
     runs = [run for run in view.runs if run.variant in waiter.sources]
     return all(_is_at_its_end(run, view) for run in runs)

@@ -42,6 +42,8 @@ class WaitingView:
     name: str
     stage: int
     sources: tuple[str, ...]
+    behind: tuple[str, ...] = ()
+    """Others that could come to the same config, and whose turn is before its own."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,10 @@ def choose(sitting: Sitting, dependent_id: int) -> None:
     gate = open_gate(sitting, f"choose/{waiter.name}", Place(waiter.stage, step, "choose"), seen)
     choice = choose_again(seen, sitting.protocol, step)
     if choice.best is None:
-        drop(sitting, waiter, choice.text)
+        absent = [name for name in waiter.sources if name not in known]
+        more = f"; not trained: {', '.join(absent)}" if absent and sources else ""
+        text = f"{choice.text}{more}" if sources else f"none of {', '.join(absent)} was trained"
+        drop(sitting, waiter, text)
         return
     start(sitting, waiter, Found(known[choice.best], origin_judgement(waiter.name, choice), gate))
 

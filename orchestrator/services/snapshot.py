@@ -11,6 +11,7 @@ from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.budget import Account, Work, account, cost_of
 from orchestrator.rules.placement import free_slots
 from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow, WaitingView
+from orchestrator.rules.turns import Waiter, waits_behind
 from orchestrator.services.context import Context
 from orchestrator.store import dependents, experiments, runs
 from orchestrator.store.records import AttemptRecord, DependentRow, ExperimentRecord, RunRecord, StageRecord
@@ -44,6 +45,7 @@ def _view(
 ) -> ExperimentView:
     own = [run for run in every_run if run.experiment_id == experiment.id]
     works = budget_works(connection, experiment, own, now)
+    waiters = [row for row in waiting if row.experiment_id == experiment.id and row.kind == "best_of"]
     held = Counter(run_id for attempt in live for run_id in [attempt.run_id] * len(attempt.slots))
     return ExperimentView(
         id=experiment.id,
@@ -57,14 +59,27 @@ def _view(
         runs=tuple(_run(run, works) for run in own),
         priority=experiment.priority,
         held_slots=sum(held[run.id] for run in own),
-        waiting=tuple(
-            WaitingView(row.id, row.name, row.stage, tuple(row.sources))
-            for row in waiting
-            if row.experiment_id == experiment.id and row.status == "waiting" and row.kind == "best_of"
-        ),
+        waiting=_waiting(connection, experiment, waiters),
         account=budget_account(experiment, works),
         has_reference=experiment.reference_id is not None,
         is_held=experiment.held is not None,
+    )
+
+
+def _waiting(
+    connection: Connection, experiment: ExperimentRecord, rows: Sequence[DependentRow]
+) -> tuple[WaitingView, ...]:
+    """Those that still wait; whose turn is first is asked only where there are two."""
+    still = [row for row in rows if row.status == "waiting"]
+    behind: Mapping[str, tuple[str, ...]] = {}
+    if len(still) > 1:
+        configs = {row.name: row.config for row in experiments.get_variants(connection, experiment.id)}
+        behind = waits_behind(
+            [Waiter(row.name, row.stage, tuple(row.sources), row.overrides) for row in rows], configs
+        )
+    return tuple(
+        WaitingView(row.id, row.name, row.stage, tuple(row.sources), behind.get(row.name, ()))
+        for row in still
     )
 
 
