@@ -18,7 +18,8 @@ def comparison(view: Json) -> RenderableType:
     ]
     variants = view.get("variants", [])
     if variants:
-        parts += [Text(), _quality(variants, view["axis"]), *_said(variants), Text(), _cost(variants)]
+        parts += [Text(), _quality(variants, view["axis"]), *_said(variants)]
+        parts += [Text(), _size(variants), Text(), _cost(variants)]
     rows = [row for row in view["rows"] if not row["is_control"]] or view["rows"]
     for row in rows:
         head = (
@@ -36,7 +37,7 @@ def _quality(variants: Sequence[Json], axis: str) -> RenderableType:
     made = table("variant", *(["seeds"] if several else []), *right, "band", right=right)
     for v in variants:
         made.add_row(
-            Text(v["variant"], style="bold" if v["is_control"] else ""),
+            _name(v),
             *([str(len(v["seeds"]))] if several else []),
             NOTHING if v["at"] is None else f"{v['at']:,}",
             number(v["eval_loss"]),
@@ -77,21 +78,32 @@ def _said(variants: Sequence[Json]) -> list[RenderableType]:
     return [Text(line) for line in lines]
 
 
+def _size(variants: Sequence[Json]) -> RenderableType:
+    """Parameters and FLOPs of a forward pass, each with its change against the control."""
+    right = ("parameters", "active", "FLOPs per token")
+    made = table("variant", *right, right=right)
+    for v in variants:
+        shown = [_measure(v[name], short) for name in ("params_total", "params_active", "flops_per_token")]
+        made.add_row(_name(v), *shown)
+    return made
+
+
 def _cost(variants: Sequence[Json]) -> RenderableType:
-    """Size, speed, memory and the time to the control's loss, each with its change against the control."""
-    right = ("parameters", "active", "FLOPs/token", "tokens/s", "memory", "time to loss")
+    """Speed, memory and the time to the control's loss, each with its change against the control."""
+    right = ("tokens/s", "peak memory", "target loss", "time to it")
     made = table("variant", *right, right=right)
     for v in variants:
         made.add_row(
-            Text(v["variant"], style="bold" if v["is_control"] else ""),
-            _measure(v["params_total"], short),
-            _measure(v["params_active"], short),
-            _measure(v["flops_per_token"], short),
+            _name(v),
             _measure(v["tokens_per_second"], short),
             _measure(v["peak_memory_bytes"], lambda value: f"{short(value)}B"),
-            _time(v["time_to_target"]),
+            *_time(v["time_to_target"]),
         )
     return made
+
+
+def _name(v: Json) -> Text:
+    return Text(v["variant"], style="bold" if v["is_control"] else "")
 
 
 def _measure(measure: Json, show: Callable[[float], str]) -> str:
@@ -101,15 +113,16 @@ def _measure(measure: Json, show: Callable[[float], str]) -> str:
     return f"{shown} {percent:+.0f}%" if percent is not None and round(percent) else shown
 
 
-def _time(time: Json | None) -> str:
-    """Beside the loss that it is the time to: the control's at the last step where both were measured."""
+def _time(time: Json | None) -> tuple[str, str]:
+    """The control's loss at the last step where both were measured, and how long it took to come to it."""
     if time is None:
-        return NOTHING
+        return NOTHING, NOTHING
+    target = number(time["target_loss"])
     if time["seconds"] is None:
-        return f"{number(time['target_loss'])}: not reached"
+        return target, "not reached"
     most = "≤ " if time["at_most"] else ""
     change = "" if time["percent"] is None else f" {time['percent']:+.0f}%"
-    return f"{number(time['target_loss'])}: {most}{duration(time['seconds'])}{change}"
+    return target, f"{most}{duration(time['seconds'])}{change}"
 
 
 def _points(points: Sequence[Json], axis: str) -> RenderableType:
