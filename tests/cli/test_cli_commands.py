@@ -290,7 +290,10 @@ def test_plan_shows_warnings(assay: Assay, service: CannedService, tmp_path: Pat
         "steps": 1000,
         "evaluations": 2,
         "entrants": "1 variant",
+        "seeds": [0],
+        "points": [300, 600],
         "most_runs": 1,
+        "new_runs": 1,
         "most_steps": 1000,
     }
     variant = {
@@ -303,6 +306,15 @@ def test_plan_shows_warnings(assay: Assay, service: CannedService, tmp_path: Pat
         "params_active": 5,
         "flops_per_token": 1.0,
     }
+    waiting = {
+        "name": "top1",
+        "stage": "screen",
+        "kind": "best_of",
+        "sources": ["aux-0.01"],
+        "overrides": {"moe.top_k": 1},
+        "status": "waiting",
+        "detail": None,
+    }
     service.routes["POST /v1/plans"] = {
         "name": "aux",
         "control": "aux-0.01",
@@ -310,8 +322,12 @@ def test_plan_shows_warnings(assay: Assay, service: CannedService, tmp_path: Pat
         "spec_hash": "cd",
         "stages": [stage],
         "variants": [variant],
+        "waiting": [waiting],
+        "left_out": ["lr-1 is the config of aux-0.01: it is not trained again"],
         "seeds": [0],
         "runs": 1,
+        "most_runs": 2,
+        "slot_hours": 1.5,
         "most_steps": 1000,
         "tokens_per_step": 256,
         "warnings": ["the stop rule cannot fire in screen"],
@@ -319,7 +335,10 @@ def test_plan_shows_warnings(assay: Assay, service: CannedService, tmp_path: Pat
     spec = tmp_path / "spec.yaml"
     spec.write_text("name: aux\n")
     out = assay("plan", str(spec)).out
-    assert "at most 1 runs and 1,000 training steps of 256 tokens" in out
+    assert "at most 2 runs and 1,000 training steps of 256 tokens, 1.5 slot-hours" in out
+    assert "the best of aux-0.01, with moe.top_k = 1" in out
+    assert "in screen variants are compared with each other at step 300, 600" in out
+    assert "lr-1 is the config of aux-0.01" in out
     assert "warning: the stop rule cannot fire in screen" in out
 
 
