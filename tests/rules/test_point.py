@@ -24,6 +24,7 @@ from orchestrator.domain.decisions import DecisionKind
 from orchestrator.domain.evidence import Verdict
 from orchestrator.rules.cases import field_of, paired_case
 from orchestrator.rules.judge import judge_evaluation
+from orchestrator.rules.nodes import ask
 from orchestrator.rules.point import judge_point, leaves_at_gate, points
 from orchestrator.rules.policies import Policy
 
@@ -194,6 +195,26 @@ class TestCalibrated:
         better = curve("c", {500 * i: 9.0 - 0.1 * i for i in range(1, 11)}, train_loss=flat(9.0, 5000))
         runs = [plateaued("control", 3.1, control=True), plateaued("a", 3.0), plateaued("b", 3.3), better]
         assert stopped(judge(runs, self.POLICY, step=5000)) == {"b"}  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("step", "margin"),
+        [(1000, 3 * 2**0.5 * 0.005), (5000, 3 * 2**0.5 * 0.003), (45_000, 0.01)],
+    )
+    def test_promotion_asks_for_three_deviations_of_a_difference(self, step: int, margin: float) -> None:
+        """`max(0.01, 3 * sqrt(2) * sigma)`; sigma is 0.005 up to 1k steps, 0.003 after, 0.0015 at the end."""
+        for lead, verdict in ((margin, Verdict.PASS), (margin - 1e-4, Verdict.FAIL)):
+            case = paired_case([curve("a", {step: 4.0 - lead})], [control({step: 4.0})], step, self.POLICY)
+            beats = ask(self.POLICY.promote, case).parts[0]
+            assert (beats.name, beats.verdict) == ("beats_control", verdict)
+            assert beats.threshold == pytest.approx(margin)
+
+    def test_two_seeds_of_the_control_say_the_noise(self) -> None:
+        """A deviation of 0.0141 makes 3 * sqrt(2) * sigma of it 0.06."""
+        seeds = [control({1000: 4.0}, seed=0), control({1000: 4.02}, seed=1)]
+        case = paired_case([curve("a", {1000: 3.95})], seeds, 1000, self.POLICY)
+        beats = ask(self.POLICY.promote, case).parts[0]
+        assert beats.threshold == pytest.approx(0.06)
+        assert beats.verdict is Verdict.FAIL
 
     def test_own_criteria_alone_are_a_plateau_and_no_rank(self) -> None:
         either = with_rules(

@@ -135,6 +135,12 @@ def test_the_hash_is_of_the_meaning_not_the_spelling() -> None:
     assert len(policy_hash(STAGE_GATE)) == 64
 
 
+def test_a_document_that_was_stored_before_a_field_came_is_still_a_policy() -> None:
+    """Experiments keep their document; what came later has its default there."""
+    old = {key: value for key, value in STAGE_GATE.model_dump(mode="json").items() if key != "noise"}
+    assert Policy.model_validate(old) == STAGE_GATE
+
+
 def test_a_policy_is_frozen_and_survives_json() -> None:
     assert Policy.model_validate_json(STAGE_GATE.model_dump_json()) == STAGE_GATE
     with pytest.raises(ValueError, match="frozen"):

@@ -54,6 +54,7 @@ def test_at_the_gate_it_waits_goes_on_when_told_and_finishes(
     first, last = reports(assignment.directory)[0], reports(assignment.directory)[-1]
     assert first.phase is Phase.STARTING
     assert first.identity is not None
+    assert (first.identity.warmup_steps, first.identity.decay_from_step) == (1, None)  # cosine: 2% of 30
     assert first.resumed_from_step == 0
     assert last.exit is not None
     assert (last.exit.code, last.exit.step) == (ExitCode.FINISHED, 30)
