@@ -29,10 +29,11 @@ EXPECTED = {
     "a3-num-experts": ("experts-40", {"experts-20", "experts-60"}),
     "a4-d-ff": ("ff-2048", {"ff-1024", "ff-3072"}),
     "a5-depth": ("shared", INDEXED),
-    "lean-matrix": ("aux-0.01", AUX | {"top1", "experts-20", "experts-60"}),
+    "lean-matrix": ("aux-0.01", AUX | {"top1", "num_experts-20", "num_experts-60"}),
     "half-parameter": ("full", {"half-aux-0.05", "half-aux-0.03", "midsize-aux-0.05", "dense"}),
 }
 TINY = {"experts-20": "experts-4", "experts-40": "experts-8", "experts-60": "experts-12",
+        "num_experts-20": "num_experts-4", "num_experts-60": "num_experts-12",
         "ff-1024": "ff-64", "ff-2048": "ff-128", "ff-3072": "ff-192"}  # fmt: skip
 BIG_MOE = "recurrent_shared_moe_40e_top2_ff2048_wikitext103"
 CANNOT_FIRE = "so it cannot fire in screen"  # two evaluations in a screen of 1,000 steps: the protocol's own
@@ -65,7 +66,21 @@ def test_variants_and_control(name: str) -> None:
         spec = parse_spec(read_spec(SPECS[file]))
         assert spec.name == file
         assert spec.control == renamed.get(control, control)
-        assert set(variants(file)) == {renamed.get(v, v) for v in {control, *others}}
+        named = [name for stage in spec.stages for name in stage.names]
+        assert sorted(named) == sorted(renamed.get(v, v) for v in {control, *others})
+
+
+def test_the_lean_matrix_waits_for_its_results() -> None:
+    found = expand_variants(parse_spec(read_spec(SPECS["lean-matrix"])), check)
+    assert {variant.name for variant in found.variants} == AUX
+    waiting = {waiter.name: waiter for waiter in found.waiting}
+    assert set(waiting["top1"].sources) == AUX
+    assert waiting["top1"].overrides == {"moe.top_k": 1}
+    around = {name: waiter.overrides for name, waiter in waiting.items() if waiter.kind == "around_winner"}
+    assert around == {
+        "num_experts-20": {"moe.num_experts": 20},
+        "num_experts-60": {"moe.num_experts": 60},
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(SPECS) - OLDER))
@@ -102,7 +117,12 @@ def test_a_tiny_twin_asks_the_same_with_as_many_evaluations_before_its_first_gat
     assert (tiny.question, tiny.policy) == (big.question, big.policy)
     assert tiny.stages[0].steps // tiny.eval_every == big.stages[0].steps // big.eval_every
     for one, other in zip(big.stages, tiny.stages, strict=True):
-        assert [set(v) for v in one.variants.values()] == [set(v) for v in other.variants.values()]
+        changed = [[set(v) for v in stage.static.values()] for stage in (one, other)]
+        assert changed[0] == changed[1]
+        assert set(one.around_winner) == set(other.around_winner)
+        assert {name: dependent.set for name, dependent in one.dependents.items()} == {
+            name: dependent.set for name, dependent in other.dependents.items()
+        }
     if name == "half-parameter":
         assert tiny.base["schedule"]["horizon_steps"] == tiny.horizon
 
