@@ -10,6 +10,9 @@ from orchestrator.figures.style import RULE, Stroke, styled
 
 Number = float | None
 
+MOST_DOTS = 1500
+"""Each dot is an element that a browser keeps: beyond this many, curves are drawn without."""
+
 SYMBOLS = {
     "promote": ("triangle-up", "#2f9e63"),
     "decline": ("x", "#d64545"),
@@ -65,8 +68,9 @@ def draw(
 ) -> go.Figure:
     """The curves over the first axis, with buttons where there are more; `zero` draws a line at 0."""
     figure = go.Figure()
+    crowded = sum(len(line.y) for line in lines) > MOST_DOTS
     for line in lines:
-        figure.add_scatter(**_curve(line, across[0].name))
+        figure.add_scatter(**_curve(line, across[0].name, dots=not crowded or len(line.y) < 2))
     kinds = [[mark for mark in marks if mark.kind == kind] for kind in dict.fromkeys(m.kind for m in marks)]
     for chosen in kinds:
         figure.add_scatter(**_symbols(chosen, across[0].name))
@@ -79,12 +83,12 @@ def draw(
     return figure
 
 
-def _curve(line: Line, axis: str) -> dict[str, Any]:
+def _curve(line: Line, axis: str, *, dots: bool) -> dict[str, Any]:
     drawn: dict[str, Any] = {
         "x": list(line.x[axis]),
         "y": list(line.y),
         "name": line.name,
-        "mode": "lines+markers",
+        "mode": "lines+markers" if dots else "lines",
         "marker": {"size": 4},
         "line": {"color": line.stroke.colour, "dash": line.stroke.dash, "width": 2},
     }
