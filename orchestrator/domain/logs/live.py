@@ -6,6 +6,7 @@ One regular expression walks over the bytes once; a million lines take a few sec
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.logs.steps import Choices, half_unit, steps_missing
@@ -14,8 +15,8 @@ from orchestrator.protocol.wire import MAX_INTEGER
 _NUMBER = rb"'?([-+.\w]+)'?"
 _ENTRY = re.compile(
     # the usual line first, being nearly all of a long log; any other dict; [MOE]; a dict without its end
-    rb"\{'loss': " + _NUMBER + rb", (?:'(?:grad_norm|learning_rate)': '?[-+.\w]+'?, ){0,2}'epoch': " + _NUMBER
-    + rb"\}|(\{['\"][^{}\r\n]*\})|\[MOE\]([^\r\n]*)|(\{['\"](?:eval_)?loss['\"]:)"
+    rb"\{'loss': " + _NUMBER + rb", (?:'grad_norm': [^,}]+, )?(?:'learning_rate': [^,}]+, )?"
+    rb"'epoch': " + _NUMBER + rb"\}|(\{['\"][^{}\r\n]*\})|\[MOE\]([^\r\n]*)|(\{['\"](?:eval_)?loss['\"]:)"
 )  # fmt: skip
 _USUAL, _MOE, _TORN = 2, 4, 5
 """The last group of each kind of entry."""
@@ -51,13 +52,24 @@ class Columns:
     """Half of the last place that evaluations' epochs show, the least: trailing zeros are not printed."""
     rounded_quoted: float = 0.0
     """The same of epochs in quotes, whose digits are counted: the most of them."""
+    _counted: tuple[int, int] = (0, 0)
+    """(Offset, lines before it) of the last line that was asked for."""
 
     def where(self, place: int) -> str:
         """The file and line of an entry."""
         return self.line_of(self.at[place])
 
     def line_of(self, offset: int) -> str:
-        return f"{self.file}:{self.data.count(_NEWLINE, 0, offset) + 1}"
+        """The same of a place in the bytes, counted on from the one asked for before."""
+        at, lines = self._counted if self._counted[0] <= offset else (0, 0)
+        lines += self.data.count(_NEWLINE, at, offset)
+        self._counted = (offset, lines)
+        return f"{self.file}:{lines + 1}"
+
+    @cached_property
+    def evaluated(self) -> list[int]:
+        """The places of all evaluations, once the log has been read."""
+        return list(self.evaluations)
 
     @property
     def within(self) -> float:

@@ -1,6 +1,6 @@
 """The columns of a live log as sessions: a new one begins where the steps go back."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -53,7 +53,8 @@ def _stretches(steps: list[float]) -> Iterator[Stretch]:
 
 def _within(columns: Columns, stretch: Stretch) -> list[int]:
     """The places of the evaluations of a stretch."""
-    return [place for place in columns.evaluations if stretch[0] <= place < stretch[1]]
+    every = columns.evaluated
+    return every[bisect_left(every, stretch[0]) : bisect_left(every, stretch[1])]
 
 
 def _session(columns: Columns, stretch: Stretch, balance: dict[int, JsonObject], notes: list[str]) -> Session:
