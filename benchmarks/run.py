@@ -1,10 +1,17 @@
 """`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
 
-from benchmarks import gate, reporting, rest
+from benchmarks import gate, preview, reporting, rest
 
 
 def main() -> None:
-    for measure in (rest.command_line_import, rest.at_rest, gate.delays, reporting.threads, reporting.cost):
+    for measure in (
+        rest.command_line_import,
+        rest.at_rest,
+        preview.plan,
+        gate.delays,
+        reporting.threads,
+        reporting.cost,
+    ):
         for name, figure in measure().items():
             print(f"{name:<42} {figure}", flush=True)
 

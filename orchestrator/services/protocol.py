@@ -1,11 +1,13 @@
 """An experiment's plan as the rules ask for it: its grid, its points, its stages, its policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from orchestrator.domain.curves import StageView
 from orchestrator.domain.decisions import PromoteRule
 from orchestrator.domain.spec import ExperimentSpec, Promote
+from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import CRITERIA, Grid
 from orchestrator.rules.nodes import leaves
 from orchestrator.rules.point import points
@@ -54,10 +56,28 @@ class Protocol:
         return PromoteRule(promote.best, promote.eligible, promote.if_none, promote.eager, seeds)
 
 
+@dataclass(frozen=True)
+class _Accepted:
+    """What an experiment was accepted with: known by its hashes, so that equal ones are read once."""
+
+    spec_hash: str
+    policy_hash: str
+    spec: JsonObject = field(compare=False)
+    policy: JsonObject = field(compare=False)
+
+
 def protocol_of(experiment: ExperimentRecord) -> Protocol:
     """The protocol of an accepted experiment."""
-    spec = ExperimentSpec.model_validate(experiment.spec)
-    return make_protocol(spec, Policy.model_validate(experiment.policy))
+    return _protocol(
+        _Accepted(experiment.spec_hash, experiment.policy_hash, experiment.spec, experiment.policy)
+    )
+
+
+@lru_cache(maxsize=256)
+def _protocol(accepted: _Accepted) -> Protocol:
+    """Kept, since every evaluation asks for it and a spec of many variants takes long to read."""
+    spec = ExperimentSpec.model_validate(accepted.spec)
+    return make_protocol(spec, Policy.model_validate(accepted.policy))
 
 
 def make_protocol(spec: ExperimentSpec, policy: Policy) -> Protocol:
