@@ -168,8 +168,13 @@ def listed(items: Sequence[Json]) -> RenderableType:
 def _origin(source: Json) -> str:
     if source.get("kind") == "run":
         return f"{source['run_id']} ({source['variant']}, seed {source['seed']})"
-    files = [Path(file).name for file in source.get("files", [])]
+    files = [_short(Path(file)) for file in source.get("files", [])]
     return f"{source.get('format') or 'import'}: {', '.join(files)}" if files else "import"
+
+
+def _short(path: Path) -> str:
+    """A file by its name; a state by the folder that it lies in, since all have one name."""
+    return f"{path.parent.name}/{path.name}" if path.name == STATE else path.name
 
 
 def stored(item: Json) -> RenderableType:
