@@ -1,6 +1,6 @@
 """`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
 
-from benchmarks import gate, preview, reporting, rest
+from benchmarks import gate, imports, preview, reporting, rest
 
 
 def main() -> None:
@@ -8,6 +8,7 @@ def main() -> None:
         rest.command_line_import,
         rest.at_rest,
         preview.plan,
+        imports.live_log,
         gate.delays,
         reporting.threads,
         reporting.cost,
