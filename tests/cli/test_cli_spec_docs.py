@@ -1,5 +1,6 @@
 """docs/spec.md against the spec: every field has its row, and the example is accepted."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pytest
 import yaml
 
 from orchestrator.cli.files import read_spec
-from orchestrator.domain.errors import Invalid
 from orchestrator.domain.expand import expand_variants
-from orchestrator.domain.spec import ExperimentSpec, Promote, Resources, StageSpec, parse_spec
+from orchestrator.domain.levels import expand_levels
+from orchestrator.domain.spec import Budget, ExperimentSpec, Promote, Resources, StageSpec, parse_spec
 from trainer.facts import check
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,8 @@ def spec_file(tmp_path: Path) -> Path:
 
 
 def test_every_field_has_its_row() -> None:
-    whole = set(ExperimentSpec.model_fields) - {"resources"}
+    whole = set(ExperimentSpec.model_fields) - {"resources", "budget"}
+    whole |= {f"budget.{name}" for name in Budget.model_fields}
     whole |= {f"resources.{name}" for name in Resources.model_fields}
     whole |= {f"stages[].{name}" for name in StageSpec.model_fields if name != "promote"}
     whole |= {f"stages[].promote.{name}" for name in Promote.model_fields}
@@ -39,8 +41,23 @@ def test_the_example_is_accepted(spec_file: Path) -> None:
     assert [variant.name for variant in variants] == ["stacked", "narrow", "shared", "late"]
 
 
-@pytest.mark.parametrize("line", ["budget: {}", "axes: {}"])
-def test_what_is_not_there_yet_is_refused(spec_file: Path, line: str) -> None:
-    spec_file.write_text(f"{spec_file.read_text()}{line}\n")
-    with pytest.raises(Invalid, match="unknown key"):
-        parse_spec(read_spec(spec_file))
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```", DOC, re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_variants_that_wait_is_accepted() -> None:
+    base = ROOT / "configs" / "trainer" / "recurrent_shared_moe_40e_top2_ff2048_wikitext103.json"
+    document = yaml.safe_load(BLOCKS[1]) | {
+        "name": "waits",
+        "control": "aux-0.01",
+        "base": json.loads(base.read_text()),
+    }
+    found = expand_variants(parse_spec(document), check)
+    assert [waiter.name for waiter in found.waiting] == ["top1", "num_experts-20", "num_experts-60"]
+
+
+def test_the_example_of_axes_is_what_it_says() -> None:
+    axes = yaml.safe_load(re.findall(r"`(axes: \{.*?\})`", DOC)[0])["axes"]
+    assert list(expand_levels(axes)) == ["aux_loss_coef-0.0", "aux_loss_coef-0.005", "lr-0.001"]
+    names = list(expand_levels(axes, "full"))
+    assert names == ["aux_loss_coef-0.0_lr-0.001", "aux_loss_coef-0.005_lr-0.001"]
+    assert all(f"`{name}`" in DOC for name in names)

@@ -84,6 +84,11 @@ class Service:
         response.raise_for_status()
         return response.json()
 
+    def text(self, path: str, **params: Any) -> str:
+        response = httpx.get(f"{self.url}{path}", params=params, timeout=60)
+        response.raise_for_status()
+        return response.text
+
     def post(self, path: str, body: Any) -> Any:
         response = httpx.post(f"{self.url}{path}", json=body, timeout=30)
         assert response.is_success, response.text
