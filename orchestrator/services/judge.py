@@ -36,6 +36,8 @@ def judge(
     curve = upto(load_curves(connection, [run], {run.id: attempt.number})[run.id], evaluation.step)
     judgement = judge_evaluation(curve, stage=protocol.stage(run.stage), policy=protocol.policy)
     record(connection, experiment, run, stage, evaluation.step, judgement, now, attempt=attempt.number)
+    if judgement.kind is DecisionKind.HOLD and evaluation.step < run.target_step:
+        return  # it fell back behind a point that it had passed: it was judged there, and waits for nobody
     _apply(connection, context, run, judgement, attempt.id, now)
 
 
