@@ -19,7 +19,7 @@ def comparison(view: Json) -> RenderableType:
     variants = view.get("variants", [])
     if variants:
         parts += [Text(), _quality(variants, view["axis"]), *_said(variants)]
-        parts += [Text(), _size(variants), Text(), _cost(variants)]
+        parts += [*_intervals(variants), Text(), _size(variants), Text(), _cost(variants)]
     rows = [row for row in view["rows"] if not row["is_control"]] or view["rows"]
     for row in rows:
         head = (
@@ -31,32 +31,45 @@ def comparison(view: Json) -> RenderableType:
 
 
 def _quality(variants: Sequence[Json], axis: str) -> RenderableType:
-    """Losses, and the changes against the control with their intervals where there are seeds enough."""
-    several = any(len(variant["seeds"]) > 1 for variant in variants)
+    """Losses, and the changes against the control: means over the seeds that both have."""
     right = (axis, "eval loss", "gap", "drop %", "perplexity %")
-    made = table("variant", *(["seeds"] if several else []), *right, "band", right=right)
+    made = table("variant", *right, "band", right=right)
     for v in variants:
         made.add_row(
             _name(v),
-            *([str(len(v["seeds"]))] if several else []),
             NOTHING if v["at"] is None else f"{v['at']:,}",
             number(v["eval_loss"]),
-            "control" if v["is_control"] else interval(v["gap"], "+.3f"),
-            interval(v["quality_drop_percent"], "+.2f"),
-            interval(v["perplexity_change_percent"], "+.1f"),
+            "control" if v["is_control"] else _mean(v["gap"], "+.3f"),
+            _mean(v["quality_drop_percent"], "+.2f"),
+            _mean(v["perplexity_change_percent"], "+.1f"),
             _band(v),
         )
     return made
 
 
-def interval(value: Json | None, spec: str) -> str:
-    """`+0.120 ±0.049`; the mean alone where there is one seed."""
-    if value is None:
-        return NOTHING
-    mean = number(value["mean"], spec)
-    if value["high"] is None:
-        return mean
-    return f"{mean} ±{number(value['high'] - value['mean'], spec.lstrip('+'))}"
+def _intervals(variants: Sequence[Json]) -> list[RenderableType]:
+    """The 95% intervals of the means, where there are two seeds or more."""
+    known = [v for v in variants if v["gap"] is not None and v["gap"]["high"] is not None]
+    if not known:
+        return []
+    made = table("95% interval", "seeds", "gap", "drop %", "perplexity %", right=("seeds",))
+    for v in known:
+        made.add_row(
+            _name(v),
+            str(v["gap"]["seeds"]),
+            _ends(v["gap"], "+.3f"),
+            _ends(v["quality_drop_percent"], "+.2f"),
+            _ends(v["perplexity_change_percent"], "+.1f"),
+        )
+    return [Text(), made]
+
+
+def _mean(value: Json | None, spec: str) -> str:
+    return NOTHING if value is None else number(value["mean"], spec)
+
+
+def _ends(value: Json, spec: str) -> str:
+    return f"{number(value['low'], spec)} to {number(value['high'], spec)}"
 
 
 def _band(v: Json) -> Text:
@@ -64,8 +77,7 @@ def _band(v: Json) -> Text:
         return Text("invalid", style="magenta")
     if v["waiting"]:
         return Text("not yet", style="yellow")
-    within = f" ({' to '.join(v['band_within'])})" if v["band_within"] else ""
-    return Text(f"{v['band'] or NOTHING}{within}")
+    return Text(str(v["band"] or NOTHING))
 
 
 def _said(variants: Sequence[Json]) -> list[RenderableType]:
@@ -73,8 +85,10 @@ def _said(variants: Sequence[Json]) -> list[RenderableType]:
     lines = []
     for v in variants:
         reasons = [("invalid", v["invalid"]), ("not yet", v["waiting"])]
-        lines += [f"{v['variant']} is {word}: {reason}" for word, reason in reasons if reason]
+        lines += [f"{v['variant']}, {word}: {reason}" for word, reason in reasons if reason]
         lines += [f"{v['variant']}: {note}" for note in v["notes"]]
+        if v["band_within"]:
+            lines.append(f"{v['variant']}: the interval reaches from {' to '.join(v['band_within'])}")
     return [Text(line) for line in lines]
 
 

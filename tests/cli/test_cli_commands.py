@@ -245,15 +245,6 @@ def test_a_person_signs_with_a_reason(assay: Assay, service: CannedService) -> N
     assert said.out == "run_2 (aux-0.0) is pending (screen, step 500 of 1,000)\n"
 
 
-def test_report_writes_both_files(assay: Assay, service: CannedService, tmp_path: Path) -> None:
-    service.routes["GET /v1/experiments/exp_1/report"] = lambda request: (
-        {"a": 1} if request.query["format"] == "json" else "<html>"
-    )
-    assert assay("report", "exp_1", "--out", str(tmp_path / "r")).code == 0
-    assert json.loads((tmp_path / "r" / "report.json").read_text()) == {"a": 1}
-    assert (tmp_path / "r" / "report.html").read_text() == "<html>"
-
-
 def test_compare_shows_the_band_or_why_there_is_none(assay: Assay, service: CannedService) -> None:
     point = {
         "at": 500,
