@@ -11,7 +11,7 @@ from orchestrator.domain.lifecycle import Reason, RunStatus
 from orchestrator.settings import Settings
 
 IN_WORDS = {"home": "the user's data folder", "database_url": "`<home>/assay.sqlite3`"}
-FREE = {Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH}
+FREE = {Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH, Reason.LINKED}
 
 
 def default_of(field: str) -> str:
