@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import itemgetter
 from typing import Literal
 
 from orchestrator.protocol.report import Evaluation, Identity, Routing
@@ -105,7 +106,7 @@ def upto(curve: Curve, step: int) -> Curve:
         is_control=curve.is_control,
         identity=curve.identity,
         evaluations=curve.evaluations[:known],
-        train_loss=tuple(point for point in curve.train_loss if point[0] <= step),
+        train_loss=curve.train_loss[: bisect_right(curve.train_loss, step, key=itemgetter(0))],
         restarts=tuple(restart for restart in curve.restarts if restart <= step),
         unrecorded=curve.unrecorded,
     )

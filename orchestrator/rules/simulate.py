@@ -15,9 +15,10 @@ from orchestrator.rules.cases import own_case
 from orchestrator.rules.criteria import Grid, noise_margin
 from orchestrator.rules.criteria_health import healthy_routing, not_diverged
 from orchestrator.rules.history import Recorded, Replay
-from orchestrator.rules.nodes import Combined, Leaf
+from orchestrator.rules.nodes import Combined, Leaf, evaluations_needed
 from orchestrator.rules.policies import Policy, sigma_at
 from orchestrator.rules.ranking import Contender, contender_at, rank
+from orchestrator.rules.routing import is_moe
 from orchestrator.rules.verdicts import FieldSays, Verdicts
 
 FINISHED = "finished"
@@ -71,6 +72,8 @@ class Simulator:
         self._contenders: dict[tuple[int, int], Contender] = {}
         self._comparable: dict[tuple[int, int], bool] = {}
         self._diverges: dict[int, int | None] = {}
+        self._needed = _needed(policy.stop)
+        """Evaluations before the stop rule can pass by a run's own curve; None where it never can."""
 
     def run(self, members: Sequence[int], control: int) -> Outcome | Unscorable:
         """The outcome for a set: `members` in the plan's order, the control one of them."""
@@ -79,14 +82,14 @@ class Simulator:
     def own_exit(self, run: int) -> Exit | None:
         """Where the run's own curve makes it leave, whoever else is there; None when nothing does."""
         if run not in self._leaves:
-            asked = ((step, self._leaves_at(run, step)) for step in self._steps_of(run))
+            asked = ((step, self._leaves_at(run, step)) for step in self._steps_to_ask(run))
             self._leaves[run] = next((Exit(step, why) for step, why in asked if why is not None), None)
         return self._leaves[run]
 
     def control_breaks(self, run: int) -> int | None:
         """The step at which the run, as the control, has diverged: nothing else ends a control."""
         if run not in self._diverges:
-            diverged = (step for step in self._steps_of(run) if self._diverged(run, step))
+            diverged = (step for step in self._suspects(run) if self._diverged(run, step))
             self._diverges[run] = next(diverged, None)
         return self._diverges[run]
 
@@ -119,8 +122,21 @@ class Simulator:
         ties, sigma = self.policy.ties, sigma_at(self.policy, step, self.replay.horizon)
         return noise_margin(ties.floor, ties.sigmas, sigma) + self.policy.tolerance
 
-    def _steps_of(self, run: int) -> Sequence[int]:
-        return [step for step in self.recorded[run].curve.steps if step > 0]
+    def _suspects(self, run: int) -> list[int]:
+        """The steps at which the run may have diverged: nowhere else can `not_diverged` fail."""
+        curve = self.recorded[run].curve
+        far = self.policy.diverged.above_best
+        losses = zip(curve.evaluations, curve.best, strict=True)
+        return [e.step for e, best in losses if e.step > 0 and not 0 <= e.eval_loss - best <= far]
+
+    def _steps_to_ask(self, run: int) -> list[int]:
+        """The steps at which the run's own curve could make it leave."""
+        curve = self.recorded[run].curve
+        trained = [step for step in curve.steps if step > 0]
+        if is_moe(curve):
+            return trained
+        stops = [] if self._needed is None else trained[self._needed - 1 :]
+        return sorted({*self._suspects(run), *stops})
 
     def _diverged(self, run: int, step: int) -> bool:
         case = own_case(self.verdicts.prefix(run, step), step, self.policy)
@@ -135,8 +151,18 @@ class Simulator:
             return "unhealthy_routing"
         if step >= self.replay.stage_at(step).steps:
             return None  # the gate's own step: a promotion goes before a stop
-        stops = self.verdicts.ask(self.policy.stop, run, None, step) is Verdict.PASS
-        return "plateau" if stops else None
+        asked = self._needed is not None and self.verdicts.ask(self.policy.stop, run, None, step)
+        return "plateau" if asked is Verdict.PASS else None
+
+
+def _needed(stop: Combined | Leaf) -> int | None:
+    """As `evaluations_needed` without the field; a `not` may pass early, when what it turns round fails."""
+    needed = evaluations_needed(stop, field=False)
+    return needed if needed is None or not _has_not(stop) else 1
+
+
+def _has_not(node: Combined | Leaf) -> bool:
+    return isinstance(node, Combined) and (node.how == "not" or any(map(_has_not, node.parts)))
 
 
 class _Race:

@@ -6,12 +6,16 @@ from typing import Any
 
 from orchestrator.domain.curves import Curve, upto
 from orchestrator.domain.evidence import Verdict, all_of, any_of, negate
+from orchestrator.rules import criteria_health, criteria_phases, criteria_stop
 from orchestrator.rules.cases import own_case, paired_case
 from orchestrator.rules.criteria import CRITERIA, Case, Grid, Rival, Standing, standing_of
 from orchestrator.rules.history import Recorded
 from orchestrator.rules.nodes import Combined, Leaf, leaves
 from orchestrator.rules.point import points
 from orchestrator.rules.policies import Policy, sigma_at
+
+OWN_CURVE = frozenset(module.__name__ for module in (criteria_stop, criteria_health, criteria_phases))
+"""Modules whose criteria read the run's own curve alone: their verdicts are the same beside any control."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,9 @@ class Verdicts:
     def __init__(self, policy: Policy, recorded: Sequence[Recorded]) -> None:
         self.policy = policy
         self.recorded = recorded
-        self._field = {
-            id(leaf): leaf
-            for node in (policy.stop, policy.promote)
-            for leaf in leaves(node)
-            if CRITERIA[leaf.criterion].field is not None
-        }
+        every = [*leaves(policy.stop), *leaves(policy.promote)]
+        self._field = {id(leaf) for leaf in every if CRITERIA[leaf.criterion].field is not None}
+        self._own = {id(leaf) for leaf in every if CRITERIA[leaf.criterion].ask.__module__ in OWN_CURVE}
         self.promotes_all = next(leaves(policy.promote), None) is None
         """Nothing is asked for at a gate, so the place in the field decides there too (`leaves_at_gate`)."""
         self._known: dict[tuple[int, int, int | None, int], Verdict] = {}
@@ -60,8 +61,11 @@ class Verdicts:
         """The run in numbers, as the criteria of the field see it."""
         key = (run, order, step)
         if key not in self._standings:
-            rival = Rival(self.recorded[run].config, (self.recorded[run].curve,), order)
-            self._standings[key] = standing_of(rival, step)
+            if order:
+                found = replace(self.standing(run, 0, step), order=order)
+            else:
+                found = standing_of(Rival(self.recorded[run].config, (self.recorded[run].curve,), 0), step)
+            self._standings[key] = found
         return self._standings[key]
 
     def field(self, node: Combined | Leaf, standings: Sequence[Standing], step: int, grid: Grid) -> FieldSays:
@@ -101,6 +105,8 @@ class Verdicts:
             if field is None or config not in field.present:
                 return Verdict.INCONCLUSIVE
             return Verdict.PASS if config in field.dropped[id(leaf)] else Verdict.FAIL
+        if id(leaf) in self._own:
+            control = None
         key = (id(leaf), run, control, step)
         if key not in self._known:
             self._known[key] = self._asked(leaf.criterion, leaf.params, self.case(run, control, step))

@@ -52,7 +52,7 @@ class Loaded:
 def load_history(context: Context, history: History) -> Loaded:
     """Raises `Missing` for an experiment that is not there, `Invalid` for one that has not ended."""
     if history.curves:
-        return _posted(history.curves)
+        return posted_history(history.curves)
     ids = [number_of("exp", text) for text in history.experiments]
     with context.database.read() as connection:
         found = [need_experiment(connection, id_) for id_ in ids]
@@ -72,7 +72,8 @@ def load_history(context: Context, history: History) -> Loaded:
     return loaded[0] if len(loaded) == 1 else _together(loaded)
 
 
-def _posted(curves: Sequence[PostedCurve]) -> Loaded:
+def posted_history(curves: Sequence[PostedCurve]) -> Loaded:
+    """Curves as they were posted; evaluations come as often as most of them do."""
     raw = [
         Raw(
             config=curve.config,
