@@ -56,7 +56,7 @@ def report_html(report: ReportView) -> str:
             at_evaluations=_at_steps(report, steps),
             moved=moved,
             others=_by_run(report.runs, others),
-            folded=_packed(others),
+            folded=_packed([*others, *report.shadow_decisions]),
             machines=words.machines(report.runs),
             commands=words.commands(report),
         )

@@ -26,6 +26,7 @@ def report(context: Context, experiment_id: int) -> views_report.ReportView:
         stages = experiments.get_stages(connection, [experiment_id])
         every = {run.id: run for run in runs.runs_of(connection, [experiment_id])}
         decisions = journal.list_decisions(connection, experiment_id=experiment_id, limit=MOST)
+        shadow = journal.list_decisions(connection, experiment_id=experiment_id, limit=MOST, shadow=True)
         events = journal.list_events(connection, experiment_id=experiment_id, limit=MOST)
         return views_report.ReportView(
             experiment=whole_experiment(connection, context, experiment_id),
@@ -40,6 +41,7 @@ def report(context: Context, experiment_id: int) -> views_report.ReportView:
             runs=_runs(connection, experiment_id),
             compare=compare_experiment(connection, record, "step"),
             decisions=[present.decision(row, every[row.run_id]) for row in decisions],
+            shadow_decisions=[present.decision(row, every[row.run_id]) for row in shadow],
             events=[present.event(row) for row in events],
             service=this_service(),
             written_at=context.clock(),

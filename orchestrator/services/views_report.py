@@ -65,6 +65,8 @@ class ReportView(View):
     runs: list[RunReport]
     compare: CompareView
     decisions: list[DecisionView]
+    shadow_decisions: list[DecisionView]
+    """What the shadow policy would have decided; empty without one."""
     events: list[EventView]
     service: ServiceView
     written_at: datetime

@@ -155,3 +155,20 @@ def test_seeds_are_told_apart_and_the_band_is_shown(sqlite: Database, tmp_path: 
     assert gap["error_y"]["array"][-1] == pytest.approx(4.3027 * 0.02 / 3**0.5, rel=1e-3)
     assert "+0.120 [+0.070, +0.170]" in read_page(page).text
     assert 'class="excellent">excellent' in page
+
+
+def test_a_variant_that_a_result_makes_is_told_of(world: World, ask: Ask) -> None:
+    first = {"base": {}, "wide": {"width": 8}, "slow": {"rate": 0.1}}
+    made = {"from": {"best_of": ["wide", "slow"]}, "set": {"rate": 0.5}}
+    stages = [
+        {"name": "screen", "steps": 40, "variants": first | {"made": made}},
+        {"name": "long", "steps": 80, "promote": {"best": 1}},
+    ]
+    experiment = world.submit(stages=stages, shadow="short-screen")
+    waiting = read_page(ask(world, experiment)).text
+    assert "Variants that a result makes" in waiting
+    assert "best of wide, slow" in waiting
+    world.run_to_end(experiment)
+    page = ask(world, experiment)
+    assert "made" in {trace["name"] for trace in figures_of(page)["learning-curves"]}
+    assert "What the shadow policy short-screen would have decided" in read_page(page).text
