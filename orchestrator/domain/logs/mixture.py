@@ -1,6 +1,7 @@
 """Whether what should be one run is two: steps that jump about, or losses that no resume explains."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
@@ -48,26 +49,33 @@ def _refuse_jumps(sessions: Sequence[Session]) -> None:
     leaps = [
         (later, leap)
         for before, later in pairwise(sessions)
-        if (leap := _leap(later, before.last)) is not None and leap[1] - leap[0] > JUMP * spacing
+        if (leap := _leap(later, before.last)) is not None
     ]
-    if len(leaps) >= 2:
-        text = "; ".join(f"from {a} to {b} in the session at {later.place}" for later, (a, b) in leaps[:3])
-        raise mixed(leaps[0][0].place, f"steps jump back and forth ({text})")
+    if len(leaps) < 2:
+        return
+    spacing = _spacing(sessions)
+    far = [(later, (a, b)) for later, (a, b) in leaps if b - a > JUMP * spacing]
+    if len(far) >= 2:
+        text = "; ".join(f"from {a} to {b} in the session at {later.place}" for later, (a, b) in far[:3])
+        raise mixed(far[0][0].place, f"steps jump back and forth ({text})")
 
 
 def _spacing(sessions: Iterable[Session]) -> float:
-    steps = sorted({step for session in sessions for step in _steps(session)})
+    parts = [part for session in sessions for part in (session.evaluations, session.losses)]
+    steps = sorted({entry[0] for part in parts for entry in part})
     return median(b - a for a, b in pairwise(steps)) if len(steps) > 1 else math.inf
 
 
-def _steps(session: Session) -> list[int]:
-    return sorted({entry[0] for part in (session.evaluations, session.losses) for entry in part})
-
-
 def _leap(session: Session, end: int) -> tuple[int, int] | None:
-    """The neighbouring steps of a session between which it passes `end`."""
-    steps = _steps(session)
-    return next(((a, b) for a, b in pairwise(steps) if a < end < b), None)
+    """The neighbouring steps of a session between which it passes `end`; None where it does not."""
+    below, above = [], []
+    for part in (session.evaluations, session.losses):
+        at = bisect_left(part, end, key=lambda entry: entry[0])
+        if at < len(part) and part[at][0] == end:
+            return None
+        below += [part[at - 1][0]] if at else []
+        above += [part[at][0]] if at < len(part) else []
+    return (max(below), min(above)) if below and above else None
 
 
 def refuse_disagreement(sessions: Sequence[Session]) -> None:

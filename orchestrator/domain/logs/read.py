@@ -2,6 +2,7 @@
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -136,19 +137,14 @@ def _refuse_empty(names: str, merged: Session) -> None:
 def _evaluations(merged: Session) -> list[JsonObject]:
     """With the mean training loss since the evaluation before, as a worker reports it."""
     found: list[JsonObject] = []
-    at = 0
+    start = 0
     for measured in merged.evaluations:
-        window = []
-        while at < len(merged.losses) and merged.losses[at][0] <= measured.step:
-            window.append(merged.losses[at][1])
-            at += 1
-        mean: JsonObject = {"train_loss": math.fsum(window) / len(window)} if _all_finite(window) else {}
-        found.append({"step": measured.step, "eval_loss": measured.eval_loss} | mean | measured.values)
+        end = bisect_right(merged.losses, measured.step, lo=start, key=lambda loss: loss[0])
+        mean = sum(loss for _, loss in merged.losses[start:end]) / max(1, end - start)
+        known: JsonObject = {"train_loss": mean} if end > start and math.isfinite(mean) else {}
+        found.append({"step": measured.step, "eval_loss": measured.eval_loss} | known | measured.values)
+        start = end
     return found
-
-
-def _all_finite(values: list[float]) -> bool:
-    return bool(values) and all(map(math.isfinite, values))
 
 
 def _about(merged: Session) -> list[str]:
