@@ -33,23 +33,26 @@ class Curve:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """The step of each evaluation: what is searched by bisection."""
-        return tuple(evaluation.step for evaluation in self.evaluations)
+        return tuple([evaluation.step for evaluation in self.evaluations])
 
     @cached_property
     def best(self) -> tuple[float, ...]:
         """The lowest finite eval loss up to each evaluation; infinite until there is one."""
-        losses = (evaluation.eval_loss for evaluation in self.evaluations)
-        return tuple(accumulate((loss if math.isfinite(loss) else math.inf for loss in losses), min))
+        losses = [evaluation.eval_loss for evaluation in self.evaluations]
+        if not all(map(math.isfinite, losses)):
+            losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+        return tuple(accumulate(losses, min))
 
     @cached_property
     def routings(self) -> tuple[Routing, ...]:
         """The routing of the evaluations that came with one."""
-        return tuple(e.routing for e in self.evaluations if e.routing is not None)
+        return tuple([e.routing for e in self.evaluations if e.routing is not None])
 
     @cached_property
     def has_balance_loss(self) -> bool:
         """Whether an evaluation came with a balance loss or its coefficient."""
-        return any(e.aux_loss is not None or e.aux_coef is not None for e in self.evaluations)
+        kinds = {(e.aux_loss is None, e.aux_coef is None) for e in self.evaluations}
+        return bool(kinds - {(True, True)})
 
 
 @dataclass(frozen=True)
