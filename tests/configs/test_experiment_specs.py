@@ -30,6 +30,7 @@ EXPECTED = {
     "a4-d-ff": ("ff-2048", {"ff-1024", "ff-3072"}),
     "a5-depth": ("shared", INDEXED),
     "lean-matrix": ("aux-0.01", AUX | {"top1", "num_experts-20", "num_experts-60"}),
+    "short-screen": ("full", {"top1", "experts-20", "ff-1024", "half"}),
     "half-parameter": ("full", {"half-aux-0.05", "half-aux-0.03", "midsize-aux-0.05", "dense"}),
 }
 TINY = {"experts-20": "experts-4", "experts-40": "experts-8", "experts-60": "experts-12",
@@ -92,11 +93,16 @@ def test_the_service_plans_it_and_every_comparison_is_between_equals(name: str, 
     assert len({json.dumps([v.facts.config["schedule"], v.facts.config["data"]]) for v in expanded}) == 1
 
 
-@pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"half-parameter"}))
+@pytest.mark.parametrize("name", sorted(set(EXPECTED) - {"half-parameter", "short-screen"}))
 def test_stages_are_the_protocols(name: str) -> None:
     spec = parse_spec(read_spec(SPECS[name]))
     assert {stage.name: stage.steps for stage in spec.stages} == STAGES
     assert (spec.eval_every, spec.policy) == (500, "stage-gate")
+
+
+def test_the_short_screen_has_four_evaluations_and_its_own_policy() -> None:
+    spec = parse_spec(read_spec(SPECS["short-screen"]))
+    assert (spec.stages[0].steps, spec.eval_every, spec.policy) == (2000, 500, "short-screen")
 
 
 def test_the_half_parameter_study_is_a_short_screen() -> None:

@@ -74,6 +74,20 @@ def test_the_tiny_half_parameter_study_ends_in_a_verdict_band(service: Service) 
 
 
 @pytest.mark.timeout(600)
+def test_the_tiny_short_screen_asks_for_the_first_gap_and_its_growth(service: Service) -> None:
+    experiment = service.post("/v1/experiments", shortened("tiny-short-screen", 20, 60, 80))["id"]
+    assert service.until_ended(experiment, 400)["status"] == "succeeded"
+    decided = service.get("/v1/decisions", experiment_id=experiment, limit=500)["items"]
+    gate = {
+        d["variant"]: d for d in decided if d["kind"] in {"promote", "decline"} and d["stage"] == "screen"
+    }
+    assert set(gate) >= {"full", "half"}
+    asked = {part["name"] for part in gate["half"]["criteria"][0]["parts"]}
+    assert asked == {"first_gap", "non_widening", "stable", "healthy_routing"}
+    assert service.get(f"/v1/experiments/{experiment}/replay")["exact"]
+
+
+@pytest.mark.timeout(600)
 def test_a_race_stops_the_slowest_at_its_points_with_real_workers(service: Service) -> None:
     spec = shortened("tiny-a1-aux-loss", 10, 40, 80, 120)
     rates = {"fast": 0.003, "slow": 1e-5, "slower": 1e-6, "slowest": 1e-7}
