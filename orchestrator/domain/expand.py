@@ -7,7 +7,7 @@ from typing import Literal
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.hashing import content_hash
-from orchestrator.domain.spec import ExperimentSpec, Overrides
+from orchestrator.domain.spec_models import ExperimentSpec, Overrides
 from orchestrator.protocol.kind import CheckConfig, ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 

@@ -10,8 +10,8 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.hashing import content_hash
-from orchestrator.domain.spec import Name
 from orchestrator.domain.spec_errors import field_error
+from orchestrator.domain.spec_models import Name
 from orchestrator.protocol.report import Evaluation, Identity, Routing
 from orchestrator.protocol.wire import Count, JsonObject, Ordinal, WireModel
 

@@ -1,175 +1,13 @@
 """The document a person submits. Immutable once accepted; identified by its hash."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    Tag,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.domain.errors import Invalid
 from orchestrator.domain.hashing import content_hash
-from orchestrator.domain.levels import Grid, expand_levels
 from orchestrator.domain.spec_checks import problems_of
 from orchestrator.domain.spec_errors import field_error
-from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-"""Letters, digits, `.`, `_`, `-`; starts with a letter or digit; at most 63 characters."""
-
-Steps = Annotated[int, Field(ge=1, le=10**9)]
-Overrides = dict[str, JsonValue]
-"""Dotted paths into the trainer's config, and the values that replace what is there."""
-
-Levels = Annotated[list[JsonValue], Field(min_length=1, max_length=1000)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, le=MAX_INTEGER)]], Field(min_length=1, max_length=32)]
-
-
-class SpecModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class BestOf(SpecModel):
-    """The best of these variants when all of them have been judged."""
-
-    best_of: Annotated[list[Name], Field(min_length=1, max_length=1000)]
-
-
-class Dependent(SpecModel):
-    """A variant that starts from a result: the config that was best, with `set` on top of it."""
-
-    source: BestOf = Field(alias="from")
-    set: Overrides = Field(default_factory=dict)
-
-    @model_serializer
-    def _as_written(self) -> dict[str, Any]:
-        return {"from": self.source.model_dump(), "set": self.set}
-
-
-def _kind_of_variant(value: object) -> str:
-    written = isinstance(value, Mapping) and "from" in value
-    return "dependent" if written or isinstance(value, Dependent) else "overrides"
-
-
-VariantSpec = Annotated[
-    Annotated[Overrides, Tag("overrides")] | Annotated[Dependent, Tag("dependent")],
-    Discriminator(_kind_of_variant),
-]
-
-
-class Promote(SpecModel):
-    """How runs enter a stage from the one before."""
-
-    best: Annotated[int, Field(ge=1, le=1000)] = 1
-    eligible: Literal["policy", "all"] = "policy"
-    """`policy`: only runs that pass the promote criteria; `all`: every run that got there."""
-    if_none: Literal["no_winner", "probation"] = "no_winner"
-    eager: bool = False
-    """A variant whose place no other can take any more goes on before the gate closes."""
-
-
-class StageSpec(SpecModel):
-    """A step budget with its entrants and its gate."""
-
-    name: Name
-    steps: Steps
-    variants: dict[Name, VariantSpec] = Field(default_factory=dict)
-    """New variants, trained from step 0."""
-    axes: dict[str, Levels] = Field(default_factory=dict)
-    """More new variants: each axis of the base at each of its levels."""
-    grid: Grid = "one_at_a_time"
-    around_winner: dict[str, Levels] = Field(default_factory=dict)
-    """New variants on the config of the best that enters this stage, one level at a time."""
-    seeds: Seeds | None = None
-    """Instead of those of the stage before; in the first, of the spec's."""
-    promote: Promote | None = None
-
-    @property
-    def static(self) -> dict[str, Overrides]:
-        """The variants that need no result, by name: those written out, then those of the axes."""
-        written = {n: v for n, v in self.variants.items() if not isinstance(v, Dependent)}
-        return written | expand_levels(self.axes, self.grid)
-
-    @property
-    def dependents(self) -> dict[str, Dependent]:
-        """The variants that start from the best of others."""
-        return {n: v for n, v in self.variants.items() if isinstance(v, Dependent)}
-
-    @property
-    def around(self) -> dict[str, Overrides]:
-        """The variants around the winner, by name."""
-        return expand_levels(self.around_winner)
-
-    @property
-    def names(self) -> list[str]:
-        """Every variant that starts in this stage."""
-        return [*self.static, *self.dependents, *self.around]
-
-
-class Resources(SpecModel):
-    slots: Annotated[int, Field(ge=1, le=64)] = 1
-    """Slots of each run."""
-
-
-class Budget(SpecModel):
-    slot_hours: Annotated[float, Field(gt=0, strict=False)]
-    """Hours of one slot, over all attempts of all runs."""
-
-
-class ExperimentSpec(SpecModel):
-    """One question with its plan. Raises `Invalid` through `parse_spec`, with every field that is wrong."""
-
-    name: Name
-    question: Annotated[str, Field(max_length=2000)] = ""
-    trainer: Name = "builtin"
-    base: JsonObject
-    """The trainer's config that every variant starts from."""
-    control: Name
-    reference: Annotated[str, Field(min_length=1, max_length=63)] | None = None
-    """A stored curve that stands in for the control if that dies: `ref_3`, or a name."""
-    seeds: Seeds = [0]
-    eval_every: Steps = 500
-    policy: str | JsonObject = "stage-gate"
-    shadow: str | JsonObject | None = None
-    """A second policy whose decisions are logged and never acted upon."""
-    resources: Resources = Resources()
-    budget: Budget | None = None
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    """Experiments of a higher one get slots first; equal ones share them."""
-    same_config: Literal["refuse", "link"] = "refuse"
-    """Of a run whose config, seed and schedule an earlier run has: train it again, or take that one over."""
-    stages: Annotated[list[StageSpec], Field(min_length=1, max_length=16)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = problems_of(self)
-        if problems:
-            raise Invalid(problems)
-        return self
-
-    @property
-    def horizon(self) -> int:
-        """The last stage's step: what every run's schedule is sized to."""
-        return self.stages[-1].steps
-
-    @property
-    def entered(self) -> int:
-        """Variants that the plan can bring to life, the control not counted."""
-        return sum(len(stage.names) for stage in self.stages) - 1
-
-    def seeds_of(self, position: int) -> list[int]:
-        """The seeds of a stage: its own, else those of the stage before, else the spec's."""
-        named = [stage.seeds for stage in self.stages[: position + 1] if stage.seeds is not None]
-        return list(named[-1] if named else self.seeds)
-
+from orchestrator.domain.spec_models import BestOf, Budget, ExperimentSpec, Promote, Resources, StageSpec
+from orchestrator.protocol.wire import JsonObject
 
 _MODELS: dict[str, type[BaseModel]] = {
     "": ExperimentSpec,
@@ -184,10 +22,14 @@ _MODELS: dict[str, type[BaseModel]] = {
 def parse_spec(document: JsonObject) -> ExperimentSpec:
     """The spec in `document`. Raises `Invalid` with every field that is wrong, and how to mend it."""
     try:
-        return ExperimentSpec.model_validate(document)
+        spec = ExperimentSpec.model_validate(document)
     except ValidationError as error:
         found = [field_error(dict(item), _MODELS) for item in error.errors(include_url=False)]
         raise Invalid(found) from None
+    problems = problems_of(spec)
+    if problems:
+        raise Invalid(problems)
+    return spec
 
 
 def spec_hash(spec: ExperimentSpec) -> str:

@@ -1,16 +1,11 @@
 """What a spec must be beyond the type of each field: names that exist, steps that rise, no circle."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from orchestrator.domain.errors import FieldError
 from orchestrator.domain.levels import expand_levels
+from orchestrator.domain.spec_models import ExperimentSpec, StageSpec
 from orchestrator.domain.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from orchestrator.domain.spec import ExperimentSpec, StageSpec
 
 
 def problems_of(spec: ExperimentSpec) -> list[FieldError]:

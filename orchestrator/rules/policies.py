@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field, ValidationError
 
 from orchestrator.domain.errors import FieldError, Invalid
-from orchestrator.domain.spec import Name
+from orchestrator.domain.spec_models import Name
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules import (
     criteria_compare,

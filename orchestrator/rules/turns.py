@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.domain.expand import override
 from orchestrator.domain.hashing import content_hash
-from orchestrator.domain.spec import Overrides
+from orchestrator.domain.spec_models import Overrides
 from orchestrator.protocol.wire import JsonObject
 
 MOST_CONFIGS = 1000

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
-from orchestrator.domain.spec import ExperimentSpec
+from orchestrator.domain.spec_models import ExperimentSpec
 from orchestrator.engines.base import EngineError, SlotKind, WorkerSpec
 from orchestrator.protocol.assignment import Assignment, ServiceAddress
 from orchestrator.rules.sharing import StartRun

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from orchestrator.domain.expand import Variant, Waiting
-from orchestrator.domain.spec import ExperimentSpec, Promote, spec_hash
+from orchestrator.domain.spec import spec_hash
+from orchestrator.domain.spec_models import ExperimentSpec, Promote
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.policies import policy_hash, unable_to_fire
 from orchestrator.services import views

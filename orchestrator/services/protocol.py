@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from orchestrator.domain.curves import StageView
 from orchestrator.domain.decisions import PromoteRule
-from orchestrator.domain.spec import ExperimentSpec, Promote
+from orchestrator.domain.spec_models import ExperimentSpec, Promote
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import CRITERIA, Grid
 from orchestrator.rules.nodes import leaves

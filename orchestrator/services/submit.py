@@ -10,7 +10,8 @@ from orchestrator.domain.errors import Conflict, FieldError, Invalid, Missing
 from orchestrator.domain.expand import Expansion, PlannedRun, Variant, expand_runs, expand_variants
 from orchestrator.domain.hashing import content_hash
 from orchestrator.domain.lifecycle import ExperimentStatus, StageStatus
-from orchestrator.domain.spec import ExperimentSpec, parse_spec, spec_hash
+from orchestrator.domain.spec import parse_spec, spec_hash
+from orchestrator.domain.spec_models import ExperimentSpec
 from orchestrator.domain.suggest import did_you_mean
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.policies import Policy, policy_hash, resolve_policy

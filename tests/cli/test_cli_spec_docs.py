@@ -10,7 +10,8 @@ import yaml
 from orchestrator.cli.files import read_spec
 from orchestrator.domain.expand import expand_variants
 from orchestrator.domain.levels import expand_levels
-from orchestrator.domain.spec import Budget, ExperimentSpec, Promote, Resources, StageSpec, parse_spec
+from orchestrator.domain.spec import parse_spec
+from orchestrator.domain.spec_models import Budget, ExperimentSpec, Promote, Resources, StageSpec
 from trainer.facts import check
 
 ROOT = Path(__file__).parents[2]

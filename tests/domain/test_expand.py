@@ -7,7 +7,8 @@ import pytest
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.expand import PlannedRun, Variant, expand_runs, expand_variants, override
-from orchestrator.domain.spec import ExperimentSpec, parse_spec
+from orchestrator.domain.spec import parse_spec
+from orchestrator.domain.spec_models import ExperimentSpec
 from orchestrator.protocol.kind import ConfigFacts, ConfigProblem
 from orchestrator.protocol.wire import JsonObject
 
