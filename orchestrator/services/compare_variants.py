@@ -75,7 +75,8 @@ def _judge(pairs: Sequence[Pair], ratio: float) -> Judged:
     One comparison that is not sound makes the variant's invalid, as at a gate. A seed that the control
     lacks, or that broke while others went on, is left out with a note.
     """
-    unsound = next((reason for pair in pairs if (reason := _unsound(pair))), None)
+    sound = [pair for pair in pairs if not _diverged(pair)]
+    unsound = next((reason for pair in sound or pairs if (reason := _unsound(pair))), None)
     if unsound is not None:
         return Judged((), (), None, unsound, None, ())
     kept, notes = _whole(pairs)
@@ -93,12 +94,17 @@ def _judge(pairs: Sequence[Pair], ratio: float) -> Judged:
 def _unsound(pair: Pair) -> str | None:
     """Why a pair must not be compared at all: not the same yardstick, or a run that diverged."""
     run = pair.run
-    if run.status is RunStatus.FAILED and run.reason == Reason.DIVERGED and not run.is_control:
+    if _diverged(pair):
         return f"{run.variant} diverged at step {run.step} (seed {run.seed}): it is in no mean"
     if pair.control_curve is None or not pair.curve.evaluations or not pair.control_curve.evaluations:
         return None
     reason = comparable(pair.curve, pair.control_curve)
     return f"{run.variant} and {pair.control_curve.variant} are not compared: {reason}" if reason else None
+
+
+def _diverged(pair: Pair) -> bool:
+    run = pair.run
+    return run.status is RunStatus.FAILED and run.reason == Reason.DIVERGED and not run.is_control
 
 
 def _whole(pairs: Sequence[Pair]) -> tuple[list[Pair], list[str]]:

@@ -1,5 +1,6 @@
 """Verdicts over runs and seeds: means, bands, and a reason wherever a comparison is not sound."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_a_seed_that_broke_is_left_out_and_said(sqlite: Database, tmp_path: Path
     assert half.notes == ["seed 1 is left out: it failed (config_error)"]
     assert half.gap is not None
     assert half.gap.mean == pytest.approx(0.10)
+
+
+def test_a_seed_that_diverged_is_left_out_as_at_a_gate(sqlite: Database, tmp_path: Path) -> None:
+    world = world_of(sqlite, tmp_path, {0: 0.10, 1: math.nan})
+    experiment = submit(world, seeds=[0, 1])
+    world.run_to_end(experiment)
+    half = half_of(compare(world.context, experiment, "step"))
+    assert (half.seeds, half.invalid) == ([0], None)
+    assert half.notes == ["seed 1 is left out: it failed (diverged)"]
 
 
 def test_a_control_that_is_dead_makes_what_follows_invalid(sqlite: Database, tmp_path: Path) -> None:
