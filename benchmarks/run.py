@@ -1,6 +1,6 @@
 """`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
 
-from benchmarks import gate, imports, preview, reporting, rest
+from benchmarks import backtest, decision, gate, imports, preview, reporting, rest
 
 
 def main() -> None:
@@ -9,6 +9,9 @@ def main() -> None:
         rest.at_rest,
         preview.plan,
         imports.live_log,
+        decision.ours,
+        decision.theirs,
+        backtest.speed,
         gate.delays,
         reporting.threads,
         reporting.cost,
