@@ -121,7 +121,7 @@ def _has_been_in(run: RunView, stage: StageRow) -> bool:
 
 
 def _close(view: ExperimentView, stage: StageRow, *, last: bool, over: bool) -> Iterator[Due]:
-    if not _control_is_gone(view, last=last) or view.has_reference:
+    if not _control_is_gone(view, stage, last=last) or view.has_reference:
         yield CloseStage(view.id, stage.position)
         return
     where = f"the {'end' if last else 'gate'} of {stage.name}"
@@ -143,10 +143,20 @@ def _later(view: ExperimentView, stage: StageRow) -> bool:
     return any(run.stage > stage.position and not run.status.is_terminal for run in view.runs)
 
 
-def _control_is_gone(view: ExperimentView, *, last: bool) -> bool:
-    """Whether no control run can come to the gates that are left; in the last stage, to its end."""
-    statuses = [run.status for run in view.runs if run.is_control]
-    return all(status in BROKEN_OFF or (status.is_terminal and not last) for status in statuses)
+def _control_is_gone(view: ExperimentView, stage: StageRow, *, last: bool) -> bool:
+    """Whether no control run stands at this gate; in the last stage, whether none came to its end.
+
+    One that went on early has stood at it, whatever becomes of it later. One whose seed an earlier stage
+    was the last to train is not in this one.
+    """
+    controls = [run for run in view.runs if run.is_control and _has_been_in(run, stage)]
+    return not any(_stands_at(run, stage, last=last) for run in controls)
+
+
+def _stands_at(run: RunView, stage: StageRow, *, last: bool) -> bool:
+    if run.stage > stage.position:
+        return True
+    return run.status not in BROKEN_OFF and (last or not run.status.is_terminal)
 
 
 def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:

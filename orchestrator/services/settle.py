@@ -35,9 +35,9 @@ UNPAID = "the budget cannot pay for the way to step {step}"
 
 def settle(connection: Connection, context: Context) -> None:
     """Applies everything that is due until nothing is: one thing may make the next due."""
-    for experiment_id, position in eager_stages(connection):
-        early(sit(connection, context, experiment_id), position)
     while True:
+        for experiment_id, position in eager_stages(connection):
+            early(sit(connection, context, experiment_id), position)
         due = due_actions(load_snapshot(connection, context))
         if not due:
             return
