@@ -75,8 +75,8 @@ def promote_early(
     """The promotions that nothing can change any more, while `missing` variants are not at the gate yet.
 
     A place is certain when the eligible that are there and all that are missing fit under the cap: whoever
-    comes then, each of them goes on, with the same sentence that the closed gate would give it. Where the policy
-    compares variants with each other no place is certain before all are there.
+    comes then, each of them goes on, with the same sentence that the closed gate would give it. Where the
+    policy compares variants with each other no place is certain before all are there.
     """
     if anchor.field is not None:
         return GateOutcome({}, (), "")

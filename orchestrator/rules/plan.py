@@ -167,18 +167,17 @@ def _nobody_is_left(view: ExperimentView, stage: StageRow) -> bool:
 
 
 def _is_judged(view: ExperimentView, waiter: WaitingView, stage: StageRow) -> bool:
-    """Whether each source has come to the end of the stage it began in, or has ended before."""
+    """Whether each run that is waited for has been judged at the waiter's step, or has ended before."""
     open_names = {other.name for other in view.waiting}
     if waiter.stage > stage.position or open_names.intersection((*waiter.sources, *waiter.behind)):
         return False
-    runs = [run for run in view.runs if run.variant in waiter.sources]
-    return all(_is_at_its_end(run, view) for run in runs)
+    return all(_has_come_to(run, waiter.step) for run in view.runs if run.id in waiter.runs)
 
 
-def _is_at_its_end(run: RunView, view: ExperimentView) -> bool:
-    stage = view.stages[run.stage]
-    there = run.status is RunStatus.AT_GATE and run.target_step >= stage.steps
-    return run.status.is_terminal or there or run.step >= stage.steps
+def _has_come_to(run: RunView, step: int) -> bool:
+    """A worker may say that it is at a step before it reports its evaluation there: the target tells."""
+    there = run.status is RunStatus.AT_GATE and run.target_step >= step
+    return run.status.is_terminal or there or run.target_step > step
 
 
 def _unpaid(view: ExperimentView) -> tuple[int, ...]:

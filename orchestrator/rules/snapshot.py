@@ -42,6 +42,10 @@ class WaitingView:
     name: str
     stage: int
     sources: tuple[str, ...]
+    runs: tuple[int, ...] = ()
+    """Those of the sources, at the seeds of the stage that each source began in."""
+    step: int = 0
+    """Where they are compared: the end of the last stage that one of the sources began in."""
     behind: tuple[str, ...] = ()
     """Others that could come to the same config, and whose turn is before its own."""
 

@@ -34,9 +34,7 @@ def choose(sitting: Sitting, dependent_id: int) -> None:
     waiter = next(row for row in _waiting(sitting) if row.id == dependent_id)
     known = _known(sitting)
     sources = [known[name] for name in waiter.sources if name in known]
-    step = max((sitting.protocol.spec.stages[row.stage].steps for row in sources), default=0)
-    names = {row.name for row in sources}
-    chosen = [run for run in sitting.runs if run.variant in names]
+    step, chosen = sitting.protocol.compared(sources, sitting.runs)
     seen = see(sitting.connection, chosen, {run.id: False for run in chosen}, variant=waiter.name)
     gate = open_gate(sitting, f"choose/{waiter.name}", Place(waiter.stage, step, "choose"), seen)
     choice = choose_again(seen, sitting.protocol, step)

@@ -182,7 +182,7 @@ def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, following: St
     if judgement.kind is DecisionKind.PROMOTE:
         waiting = runs.live_attempt_of(connection, run.id) is not None
         status = RunStatus.RUNNING if waiting else RunStatus.PENDING
-        target = sitting.protocol.target(following.position, run.step)
+        target = sitting.protocol.target(following.position, sitting.protocol.spec.stages[run.stage].steps)
         runs.change_run(connection, run, status=status, stage=following.position, target_step=target)
         advance(sitting, run.id)
     elif judgement.kind is DecisionKind.FAIL:

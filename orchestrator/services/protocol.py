@@ -12,7 +12,7 @@ from orchestrator.rules.criteria import CRITERIA, Grid
 from orchestrator.rules.nodes import leaves
 from orchestrator.rules.point import points
 from orchestrator.rules.policies import Policy
-from orchestrator.store.records import ExperimentRecord
+from orchestrator.store.records import ExperimentRecord, RunRecord, VariantRecord
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,18 @@ class Protocol:
         promote = self.spec.stages[position].promote or Promote()
         seeds = tuple(self.spec.seeds_of(position))
         return PromoteRule(promote.best, promote.eligible, promote.if_none, promote.eager, seeds)
+
+    def compared(
+        self, sources: Sequence[VariantRecord], every: Sequence[RunRecord]
+    ) -> tuple[int, list[RunRecord]]:
+        """The step at which the sources of a waiting variant are compared, and their runs that are.
+
+        Each source is there with the seeds of the stage it began in: those that a later stage adds to it
+        come too late to be waited for.
+        """
+        seeds = {row.name: self.spec.seeds_of(row.stage) for row in sources}
+        step = max((self.spec.stages[row.stage].steps for row in sources), default=0)
+        return step, [run for run in every if run.seed in seeds.get(run.variant, ())]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from orchestrator.rules.placement import free_slots
 from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow, WaitingView
 from orchestrator.rules.turns import Waiter, waits_behind
 from orchestrator.services.context import Context
+from orchestrator.services.protocol import protocol_of
 from orchestrator.store import dependents, experiments, runs
 from orchestrator.store.records import AttemptRecord, DependentRow, ExperimentRecord, RunRecord, StageRecord
 
@@ -59,7 +60,7 @@ def _view(
         runs=tuple(_run(run, works) for run in own),
         priority=experiment.priority,
         held_slots=sum(held[run.id] for run in own),
-        waiting=_waiting(connection, experiment, waiters),
+        waiting=_waiting(connection, experiment, waiters, own),
         account=budget_account(experiment, works),
         has_reference=experiment.reference_id is not None,
         is_held=experiment.held is not None,
@@ -67,20 +68,28 @@ def _view(
 
 
 def _waiting(
-    connection: Connection, experiment: ExperimentRecord, rows: Sequence[DependentRow]
+    connection: Connection,
+    experiment: ExperimentRecord,
+    rows: Sequence[DependentRow],
+    own: Sequence[RunRecord],
 ) -> tuple[WaitingView, ...]:
-    """Those that still wait; whose turn is first is asked only where there are two."""
+    """Those that still wait, with what they wait for. Whose turn is first is asked only of two or more."""
     still = [row for row in rows if row.status == "waiting"]
+    if not still:
+        return ()
+    known = {row.name: row for row in experiments.get_variants(connection, experiment.id)}
     behind: Mapping[str, tuple[str, ...]] = {}
     if len(still) > 1:
-        configs = {row.name: row.config for row in experiments.get_variants(connection, experiment.id)}
-        behind = waits_behind(
-            [Waiter(row.name, row.stage, tuple(row.sources), row.overrides) for row in rows], configs
-        )
-    return tuple(
-        WaitingView(row.id, row.name, row.stage, tuple(row.sources), behind.get(row.name, ()))
-        for row in still
-    )
+        every = [Waiter(row.name, row.stage, tuple(row.sources), row.overrides) for row in rows]
+        behind = waits_behind(every, {name: row.config for name, row in known.items()})
+    protocol, found = protocol_of(experiment), []
+    for row in still:
+        there = [known[name] for name in row.sources if name in known]
+        step, chosen = protocol.compared(there, own)
+        ids = tuple(run.id for run in chosen)
+        sources, before = tuple(row.sources), behind.get(row.name, ())
+        found.append(WaitingView(row.id, row.name, row.stage, sources, ids, step, before))
+    return tuple(found)
 
 
 def _run(run: RunRecord, works: Sequence[Work]) -> RunView:

@@ -188,6 +188,9 @@ def test_a_dependent_of_a_later_stage_starts_when_that_opens(sqlite: Database, t
         stage("long", 400),
     ]
     experiment = world.submit(stages=stages)
+    while stages_of(world, experiment)[0].status != "closed":
+        turns(world, 1)
+    assert waiters(world, experiment)["late"].status == "resolved"
     assert finish(world, experiment) == "succeeded"
     assert first_step(world, experiment, "late") == 0
     assert config_of(world, experiment, "late") == {"width": 8, "rate": 0.5}
