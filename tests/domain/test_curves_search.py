@@ -28,14 +28,14 @@ def curve(losses: dict[int, float], **changes: Any) -> Curve:
     return Curve(1, "a", 0, False, None, evaluations, **changes)
 
 
-@given(st.dictionaries(st.integers(0, 12), LOSSES, max_size=8), st.integers(-1, 13))
-def test_bisection_finds_what_a_walk_finds(losses: dict[int, float], step: int) -> None:
+@given(st.dictionaries(st.integers(1, 12), LOSSES, max_size=8), st.integers(-1, 13), st.booleans())
+def test_bisection_finds_what_a_walk_finds(losses: dict[int, float], step: int, untrained: bool) -> None:
     made = curve(losses)
+    assert trained_evaluations(curve({0: 9.0, **losses} if untrained else losses)) == made.evaluations
     known = [e for e in made.evaluations if e.step <= step]
     finite = [e for e in known if math.isfinite(e.eval_loss)]
     assert evaluation_at(made, step) is next((e for e in made.evaluations if e.step == step), None)
     assert latest_finite(made, step) is (finite[-1] if finite else None)
-    assert trained_evaluations(made) == tuple(e for e in made.evaluations if e.step > 0)
     assert upto(made, step).evaluations == tuple(known)
     best = [
         min([e.eval_loss for e in made.evaluations[: i + 1] if math.isfinite(e.eval_loss)], default=math.inf)
