@@ -37,10 +37,13 @@ class Curve:
 
     @cached_property
     def best(self) -> tuple[float, ...]:
-        """The lowest finite eval loss up to each evaluation; infinite until there is one."""
+        """The lowest finite eval loss of training up to each evaluation; infinite until there is one."""
+        untrained = bisect_right(self.steps, 0)
         losses = [evaluation.eval_loss for evaluation in self.evaluations]
-        if not all(map(math.isfinite, losses)):
-            losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
+        if untrained or not all(map(math.isfinite, losses)):
+            losses = [
+                loss if i >= untrained and math.isfinite(loss) else math.inf for i, loss in enumerate(losses)
+            ]
         return tuple(accumulate(losses, min))
 
     @cached_property
@@ -64,6 +67,8 @@ class StageView:
     is_last: bool
     points: tuple[int, ...] = ()
     """Steps before its end at which runs wait for each other, since the policy compares them there."""
+    begins: int = 0
+    """The step of the gate before: evaluations up to it are an earlier stage's."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +126,9 @@ def evaluation_at(curve: Curve, step: int) -> Evaluation | None:
     return curve.evaluations[place] if curve.steps[place : place + 1] == (step,) else None
 
 
-def latest_finite(curve: Curve, step: int) -> Evaluation | None:
-    """The gate value's evaluation: the latest at or before `step` whose eval loss is finite."""
-    known = reversed(curve.evaluations[: bisect_right(curve.steps, step)])
+def latest_finite(curve: Curve, step: int, after: int = 0) -> Evaluation | None:
+    """The gate value's evaluation: the latest at or before `step`, and after `after`, with a finite loss."""
+    known = reversed(curve.evaluations[bisect_right(curve.steps, after) : bisect_right(curve.steps, step)])
     return next((evaluation for evaluation in known if math.isfinite(evaluation.eval_loss)), None)
 
 
@@ -135,7 +140,8 @@ def best_so_far(curve: Curve) -> tuple[float, ...]:
 def moving_improvement(curve: Curve, k: int = 2) -> float | None:
     """Nats per 1,000 steps gained over the last `k` evaluations; None before evaluation `k + 1`.
 
-    `1000 * (best[n-k] - best[n]) / (t[n] - t[n-k])`, the protocol's moving improvement.
+    `1000 * (best[n-k] - best[n]) / (t[n] - t[n-k])`, the protocol's moving improvement. An evaluation at
+    step 0 is none of them.
     """
     best = best_so_far(curve)
     if k < 1 or len(best) <= k or not math.isfinite(best[-1 - k]):

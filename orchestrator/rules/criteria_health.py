@@ -39,7 +39,8 @@ def _not_diverged(params: NotDiverged, case: Case, curve: Curve) -> CriterionRes
         text = f"eval loss is {last.eval_loss} at step {last.step}"
         return CriterionResult(name, Verdict.FAIL, text, threshold=params.above_best)
     limit = params.above_best + case.tolerance
-    rise = last.eval_loss - best_so_far(curve)[-1]
+    best = best_so_far(curve)[-1]
+    rise = last.eval_loss - best if math.isfinite(best) else 0.0  # at step 0 there is no best yet
     diverged = rise > limit and _times_above(curve, limit) >= params.evaluations
     text = (
         f"eval loss {last.eval_loss:.3f} is {rise:.3f} above its own best at step {last.step}; "

@@ -191,7 +191,7 @@ def _candidate(
         case=case,
         promote=promote,
         stop=stop_result(policy, case),
-        contender=contender_at(variant, case.subjects, stage.steps),
+        contender=contender_at(variant, case.subjects, stage.steps, stage.begins),
         invalid=any(control is not None and comparable(curve, control) for curve, control in case.pairs),
         outranked=leaves_at_gate(policy, case),
     )

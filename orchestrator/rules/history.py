@@ -67,7 +67,7 @@ def stages_of(steps: Sequence[int], names: Sequence[str] = ()) -> tuple[StageVie
     called = list(names) or [str(step) for step in steps]
     last = len(steps) - 1
     return tuple(
-        StageView(name, step, is_last=i == last)
+        StageView(name, step, is_last=i == last, begins=steps[i - 1] if i else 0)
         for i, (name, step) in enumerate(zip(called, steps, strict=True))
     )
 

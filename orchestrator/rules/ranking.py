@@ -18,9 +18,12 @@ class Contender:
     parameters: float = math.inf
 
 
-def contender_at(variant: str, curves: Sequence[Curve], step: int) -> Contender:
-    """A variant by the mean gate value of its runs at a step; infinite where none has a finite one."""
-    found = [latest_finite(curve, step) for curve in curves]
+def contender_at(variant: str, curves: Sequence[Curve], step: int, after: int = 0) -> Contender:
+    """A variant by the mean gate value of its runs at a step; infinite where none has a finite one.
+
+    What was measured at or before `after`, the gate of the stage before, is no gate value.
+    """
+    found = [latest_finite(curve, step, after) for curve in curves]
     values = [evaluation.eval_loss for evaluation in found if evaluation is not None]
     identity = next((curve.identity for curve in curves if curve.identity is not None), None)
     return Contender(

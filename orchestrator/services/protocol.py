@@ -39,7 +39,8 @@ class Protocol:
         """The stage as the rules see it."""
         stage = self.spec.stages[position]
         inside = tuple(step for step in self.points if step < stage.steps)
-        return StageView(stage.name, stage.steps, position == len(self.spec.stages) - 1, inside)
+        begins = self.spec.stages[position - 1].steps if position else 0
+        return StageView(stage.name, stage.steps, position == len(self.spec.stages) - 1, inside, begins)
 
     def target(self, position: int, step: int) -> int:
         """Where a run of a stage that has come to `step` is to go next: a point, or the stage's end.

@@ -96,6 +96,15 @@ def test_gate_value_is_the_latest_finite_evaluation_of_the_stage() -> None:
 
 def test_an_evaluation_before_training_is_not_counted() -> None:
     assert [e.step for e in trained_evaluations(curve({0: 10.9, 500: 5.0}))] == [500]
+    assert best_so_far(curve({0: 2.0, 500: 5.0, 1000: 4.0})) == (INF, 5.0, 4.0)
+    assert moving_improvement(curve({0: 10.9, 500: 5.0, 1000: 4.0})) is None
+    assert latest_finite(curve({0: 10.9}), 500) is None
+
+
+def test_the_gate_value_is_of_the_stage_and_not_of_one_before() -> None:
+    found = curve({1000: 3.0, 1500: 3.5})
+    assert latest_finite(curve({1000: 3.0, 5000: NAN}), 5000, after=1000) is None
+    assert latest_finite(found, 5000, after=1000) is found.evaluations[1]
 
 
 def test_upto_cuts_every_part_of_the_curve() -> None:

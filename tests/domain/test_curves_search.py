@@ -33,15 +33,13 @@ def test_bisection_finds_what_a_walk_finds(losses: dict[int, float], step: int, 
     made = curve(losses)
     assert trained_evaluations(curve({0: 9.0, **losses} if untrained else losses)) == made.evaluations
     known = [e for e in made.evaluations if e.step <= step]
-    finite = [e for e in known if math.isfinite(e.eval_loss)]
+    finite = [e for e in known if e.step > 0 and math.isfinite(e.eval_loss)]
     assert evaluation_at(made, step) is next((e for e in made.evaluations if e.step == step), None)
     assert latest_finite(made, step) is (finite[-1] if finite else None)
     assert upto(made, step).evaluations == tuple(known)
-    best = [
-        min([e.eval_loss for e in made.evaluations[: i + 1] if math.isfinite(e.eval_loss)], default=math.inf)
-        for i in range(len(losses))
-    ]
-    assert list(best_so_far(made)) == best
+    walks = [made.evaluations[: i + 1] for i in range(len(losses))]
+    best = [[e.eval_loss for e in walk if e.step > 0 and math.isfinite(e.eval_loss)] for walk in walks]
+    assert list(best_so_far(made)) == [min(found, default=math.inf) for found in best]
 
 
 def test_a_curve_without_a_later_point_is_its_own_prefix() -> None:

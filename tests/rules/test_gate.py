@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +65,12 @@ class TestPromotion:
     def test_a_stale_best_never_promotes(self) -> None:
         stale = curve("stale", {500: 4.0, 1000: 4.77})
         assert close(CONTROL, stale).winners == ()
+
+    def test_a_value_of_an_earlier_stage_is_no_gate_value(self) -> None:
+        late = curve("late", {500: 3.0, 1000: 3.0})  # nothing after the gate of screen
+        stage = replace(CONFIRM, begins=1000)
+        outcome = close(control({5000: 4.0}), late, stage=stage, rule=PromoteRule(1, "all"))
+        assert outcome.winners == ()
 
     def test_evaluations_after_the_gate_are_not_looked_at(self) -> None:
         ahead = curve("ahead", {1000: 4.77, 1500: 1.0})
