@@ -96,7 +96,7 @@ def field_of(
     rivals = tuple(Rival(name, runs, place) for place, (name, runs) in enumerate(sound))
     measured = control_noise([curve for curve in ordered if curve.is_control], step)
     sigma = sigma_at(policy, step, grid.horizon) if measured is None else measured
-    return _at_matched_tokens(Field(rivals, step, replace(grid, sigma=sigma)))
+    return _at_matched_tokens(Field(rivals, step, replace(grid, sigma=sigma, tolerance=policy.tolerance)))
 
 
 def _at_matched_tokens(field: Field) -> Field | Unmatched:

@@ -33,6 +33,8 @@ class Grid:
     """Variants that began the race, those that have left it among them; the control is not counted."""
     sigma: float = 0.0
     """Seed noise of the eval loss at the step in question, in nats; a rule without a margin ignores it."""
+    tolerance: float = 1e-6
+    """Nats, the policy's: a loss within this of a limit has not passed it."""
 
     @property
     def horizon(self) -> int:

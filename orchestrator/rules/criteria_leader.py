@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field as Bounded
 
 from orchestrator.rules.criteria import Field, Grid, Params, Standing, noise_margin, ranked
-from orchestrator.rules.field import TOLERANCE, Told, compares, diverged, points_every, ranked_sentence
+from orchestrator.rules.field import Told, compares, diverged, points_every, ranked_sentence
 from orchestrator.rules.statistics import apart
 
 
@@ -29,7 +29,7 @@ def leader_drops(
     sound = ranked(standings)
     if not sound:
         return diverged(standings)
-    limit = sound[0].loss + noise_margin(params.floor, params.sigmas, grid.sigma) + TOLERANCE
+    limit = sound[0].loss + noise_margin(params.floor, params.sigmas, grid.sigma) + grid.tolerance
     return diverged(standings) | {s.variant for s in sound if s.loss > limit}
 
 

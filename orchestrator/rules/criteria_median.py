@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field as Bounded
 
 from orchestrator.rules.criteria import Field, Grid, Params, Standing, ranked
-from orchestrator.rules.field import TOLERANCE, Told, compares, diverged, points_every, ranked_sentence, where
+from orchestrator.rules.field import Told, compares, diverged, points_every, ranked_sentence, where
 
 
 class BelowMedian(Params):
@@ -28,7 +28,8 @@ def median_drops(params: BelowMedian, standings: Sequence[Standing], step: int, 
     if step < params.start * grid.horizon or len(sound) < params.min_variants:
         return gone
     means = sorted(s.running_mean for s in sound)
-    return gone | {s.variant for s in sound if s.best > median_without(means, s.running_mean) + TOLERANCE}
+    slack = grid.tolerance
+    return gone | {s.variant for s in sound if s.best > median_without(means, s.running_mean) + slack}
 
 
 def median_without(ascending: Sequence[float], value: float) -> float:
@@ -75,7 +76,7 @@ def percentile_drops(
     sound = ranked(standings)
     if step < params.start * grid.horizon or len(sound) < params.min_variants:
         return gone
-    limit = percentile_of([s.loss for s in sound], params.percentile) + TOLERANCE
+    limit = percentile_of([s.loss for s in sound], params.percentile) + grid.tolerance
     return gone | {s.variant for s in sound if s.loss > limit}
 
 

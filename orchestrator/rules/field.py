@@ -26,9 +26,6 @@ MOST_POINTS = 10_000
 EXACT = 1e-9
 """What floats may add to a whole number before it is rounded up."""
 
-TOLERANCE = 1e-6
-"""Nats. A loss within this of a limit has not passed it."""
-
 Told = tuple[str, float | None, float | None]
 """The sentence on one variant, what was measured of it, and the threshold."""
 

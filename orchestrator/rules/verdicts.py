@@ -71,7 +71,8 @@ class Verdicts:
     def field(self, node: Combined | Leaf, standings: Sequence[Standing], step: int, grid: Grid) -> FieldSays:
         """What the criteria of the field in a node say of everyone who is compared at the step."""
         found = {}
-        at = replace(grid, sigma=sigma_at(self.policy, step, grid.horizon))
+        sigma = sigma_at(self.policy, step, grid.horizon)
+        at = replace(grid, sigma=sigma, tolerance=self.policy.tolerance)
         for leaf in leaves(node):
             rule = CRITERIA[leaf.criterion].field
             if rule is not None:

@@ -4,9 +4,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from point_builders import GRID, drops, points_of, standings
+from point_builders import GRID, drops, points_of, runs_at, standings
+from rule_builders import POLICIES, with_rules
 
-from orchestrator.rules.criteria import Standing
+from orchestrator.rules.cases import field_of
+from orchestrator.rules.criteria import Field, Standing
 from orchestrator.rules.criteria_median import percentile_of
 
 
@@ -91,3 +93,15 @@ class TestBest:
 
     def test_what_diverged_is_not_spared(self) -> None:
         assert drops("not_among_best", standings(math.inf, 3.1), 1500) == {"v0"}
+
+
+def test_the_tolerance_is_the_policys() -> None:
+    """0.004 behind the leader is no gap for a policy whose tolerance is 0.005."""
+    field = standings(3.0, 3.004, 3.2)
+    assert drops("behind_leader", field, 2500) == {"v1", "v2"}
+    assert drops("behind_leader", field, 2500, replace(GRID, tolerance=0.005)) == {"v2"}
+    loose = with_rules(POLICIES["calibrated"], tolerance=0.005)
+    runs = runs_at(2500, {"v0": 3.0, "v1": 3.004})
+    found = field_of(runs, order=["v0", "v1"], step=2500, grid=GRID, policy=loose)
+    assert isinstance(found, Field)
+    assert found.grid.tolerance == 0.005
