@@ -192,7 +192,9 @@ def _unpaid(view: ExperimentView) -> tuple[int, ...]:
     stage = view.stage
     pending = [run for run in open_runs if stage and run.stage <= stage.position]
     pending = [run for run in pending if run.status is RunStatus.PENDING]
-    if not pending or any(view.account.can_pay(run.cost) for run in pending):
+    payable = [run for run in pending if view.account.can_pay(run.cost)]
+    controls = [run for run in pending if run.is_control]
+    if not pending or (payable and all(run in payable for run in controls)):
         return ()
     return tuple(run.id for run in pending)
 

@@ -33,11 +33,16 @@ class Queue:
         return -self.view.priority, self.held, self.view.id
 
     def take(self) -> RunView | None:
-        """The next run that the budget can pay for; those that it cannot are passed over."""
+        """The next run that the budget can pay for; those that it cannot are passed over.
+
+        Nobody passes the control: without it at the gate the others would be paid for in vain.
+        """
         while self.runs:
             run = self.runs.pop(0)
             if self.account is None or self.account.can_pay(run.cost):
                 return run
+            if run.is_control:
+                break
         return None
 
     def promise(self, run: RunView) -> None:
@@ -89,6 +94,6 @@ def _may_start(run: RunView, view: ExperimentView, now: datetime) -> bool:
     """A run of the open stage, or one that went on early and has the steps of the stage before."""
     stage = view.stage
     waits = run.not_before is not None and run.not_before > now
-    if run.status is not RunStatus.PENDING or waits or stage is None:
+    if run.status is not RunStatus.PENDING or run.has_worker or waits or stage is None:
         return False
     return run.stage <= stage.position or run.step >= view.stages[run.stage - 1].steps > 0

@@ -24,6 +24,8 @@ class RunView:
     """Slot-seconds to its target, where a budget asks for it and they are known."""
     is_unpaid: bool = False
     """The budget ended it."""
+    has_worker: bool = False
+    """A worker is up for it; of a pending run, one that has been told to leave."""
 
 
 @dataclass(frozen=True)

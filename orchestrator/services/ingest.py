@@ -173,6 +173,8 @@ def _directive(connection: Connection, context: Context, run: RunRecord, *, over
     if over or run.status.is_terminal:
         reason = run.reason or "the attempt is over"
         return Directive(kind=DirectiveKind.STOP, target_step=run.target_step, reason=reason)
+    if run.status is RunStatus.PENDING:  # let past its gate, on a way that the budget cannot pay for now
+        return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its budget is short")
     if run.status is not RunStatus.AT_GATE:
         return Directive(kind=DirectiveKind.CONTINUE, target_step=run.target_step)
     snapshot = load_snapshot(connection, context)

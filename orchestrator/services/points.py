@@ -7,10 +7,10 @@ from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.lifecycle import Reason, RunStatus
 from orchestrator.rules.point import judge_point
 from orchestrator.services.gates import Place, Seen, Sitting, open_gate, record_at, see
+from orchestrator.services.going_on import go_on
 from orchestrator.services.judge import end_run
 from orchestrator.services.link import advance
 from orchestrator.services.protocol import Protocol, plan_order
-from orchestrator.store import runs
 from orchestrator.store.records import RunRecord
 from orchestrator.store.reports import load_evaluations
 
@@ -69,8 +69,5 @@ def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, step: int) ->
         reason = Reason.OUTRANKED if judgement.reason == Reason.OUTRANKED else Reason.PLATEAU
         end_run(connection, run, reason, judgement.text, sitting.now)
         return
-    waiting = runs.live_attempt_of(connection, run.id) is not None
-    status = RunStatus.RUNNING if waiting else RunStatus.PENDING
-    target = sitting.protocol.target(run.stage, step)
-    runs.change_run(connection, run, status=status, target_step=target)
+    go_on(sitting, run, stage=run.stage, target_step=sitting.protocol.target(run.stage, step))
     advance(sitting, run.id)

@@ -22,11 +22,12 @@ from orchestrator.services.gates import (
     rule_inputs,
     see,
 )
+from orchestrator.services.going_on import go_on
 from orchestrator.services.judge import end_run
 from orchestrator.services.link import advance, link
 from orchestrator.services.protocol import Protocol
 from orchestrator.services.shadow import log_shadow
-from orchestrator.store import dependents, experiments, runs
+from orchestrator.store import dependents, experiments
 from orchestrator.store.records import RunRecord, StageRecord
 
 
@@ -180,10 +181,8 @@ def _apply(sitting: Sitting, run: RunRecord, judgement: Judgement, following: St
     """A promoted run goes on in its worker if that is still up; otherwise it queues for a slot."""
     connection, now = sitting.connection, sitting.now
     if judgement.kind is DecisionKind.PROMOTE:
-        waiting = runs.live_attempt_of(connection, run.id) is not None
-        status = RunStatus.RUNNING if waiting else RunStatus.PENDING
         target = sitting.protocol.target(following.position, sitting.protocol.spec.stages[run.stage].steps)
-        runs.change_run(connection, run, status=status, stage=following.position, target_step=target)
+        go_on(sitting, run, stage=following.position, target_step=target)
         advance(sitting, run.id)
     elif judgement.kind is DecisionKind.FAIL:
         end_run(connection, run, Reason.DIVERGED, judgement.text, now)
