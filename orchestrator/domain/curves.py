@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from orchestrator.protocol.report import Evaluation, Identity, Routing
+from orchestrator.protocol.report import Evaluation, Identity
 
 Axis = Literal["step", "tokens"]
 
@@ -47,15 +47,15 @@ class Curve:
         return tuple(accumulate(losses, min))
 
     @cached_property
-    def routings(self) -> tuple[Routing, ...]:
-        """The routing of the evaluations that came with one."""
-        return tuple([e.routing for e in self.evaluations if e.routing is not None])
+    def most_experts(self) -> int | None:
+        """The largest number of experts that an evaluation's routing is of; None where none came with one."""
+        known = [e.routing.num_experts for e in self.evaluations if e.routing is not None]
+        return max(known, default=None)
 
     @cached_property
     def has_balance_loss(self) -> bool:
         """Whether an evaluation came with a balance loss or its coefficient."""
-        kinds = {(e.aux_loss is None, e.aux_coef is None) for e in self.evaluations}
-        return bool(kinds - {(True, True)})
+        return any(e.aux_loss is not None or e.aux_coef is not None for e in self.evaluations)
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ class StageView:
     """The step of the gate before: evaluations up to it are an earlier stage's."""
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """Two losses at the same budget: one evaluation of the subject, and the other curve's loss there."""
 
     step: int

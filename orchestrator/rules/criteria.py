@@ -3,9 +3,9 @@
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -236,13 +236,12 @@ def for_each_seed(name: str, case: Case, ask: Callable[[Curve], CriterionResult]
     seeds = [subject.seed for subject in case.subjects]
     said = "; ".join(f"seed {seed}: {part.text}" for seed, part in zip(seeds, parts, strict=True))
     named = tuple(
-        replace(part, name=f"{part.name} (seed {seed})") for seed, part in zip(seeds, parts, strict=True)
+        part._replace(name=f"{part.name} (seed {seed})") for seed, part in zip(seeds, parts, strict=True)
     )
     return CriterionResult(name, all_of([part.verdict for part in parts]), said or "no run", parts=named)
 
 
-@dataclass(frozen=True)
-class PairedGap:
+class PairedGap(NamedTuple):
     """Mean losses over the pairs of a case at one step; `gap` is positive when the variant is behind."""
 
     step: int

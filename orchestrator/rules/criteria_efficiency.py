@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -60,7 +59,7 @@ def meaningfully_better(params: MeaningfullyBetter, case: Case) -> CriterionResu
     better = combine("one_is_better", "any", [better for better, _ in measures if better is not None])
     none_worse = combine("none_is_worse", "all", [worse for _, worse in measures])
     if none_worse.verdict is Verdict.PASS:
-        none_worse = replace(none_worse, text=f"nothing is worse by more than {params.worse_share:.0%}")
+        none_worse = none_worse._replace(text=f"nothing is worse by more than {params.worse_share:.0%}")
     return combine(name, "all", [better, none_worse])
 
 

@@ -1,6 +1,7 @@
 """The inputs of a decision, frozen as JSON: what was compared, so that it can be checked by hand."""
 
 import math
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -42,12 +43,19 @@ def curve_evidence(curve: Curve, step: int) -> JsonObject:
     }
 
 
-def comparison_evidence(case: Case) -> JsonObject:
-    """What a variant was compared with: the matched losses of each seed, their mean, and the noise."""
+def comparison_evidence(case: Case, known: Mapping[int, JsonObject] | None = None) -> JsonObject:
+    """What a variant was compared with: the matched losses of each seed, their mean, and the noise.
+
+    `known` is the evidence of the control's runs by their ids, where many variants share it.
+    """
     seeds: list[JsonValue] = []
+    known = known or {}
     for subject, control in case.pairs:
         row = curve_evidence(subject, case.step)
-        row["control"] = curve_evidence(control, case.step) if control else None
+        if control is not None:
+            row["control"] = known.get(control.run_id) or curve_evidence(control, case.step)
+        else:
+            row["control"] = None
         alone = Case(((subject, control),), case.step, ratio=case.ratio) if len(case.pairs) > 1 else case
         row["gap"] = _gap_evidence(paired_gap(alone, case.step))
         seeds.append(row)

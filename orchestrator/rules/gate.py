@@ -55,8 +55,9 @@ def close_stage(
     """
     judgements, candidates, controls = _stand(runs, stage, policy, anchor)
     selection = _select(candidates, promote, policy)
+    known = {control.run_id: curve_evidence(control, stage.steps) for control in controls}
     for candidate in candidates.values():
-        judged = judge_candidate(candidate, selection, stage)
+        judged = judge_candidate(candidate, selection, stage, known)
         judgements |= {curve.run_id: judged for curve in candidate.runs}
     judgements |= {curve.run_id: judge_control(curve, selection, stage) for curve in controls}
     judgements |= _left_behind(judgements, [*_runs_of(candidates), *controls], promote, stage)
@@ -138,6 +139,8 @@ def _guard(curve: Curve, stage: StageView, policy: Policy) -> Judgement | None:
     case = own_case(curve, stage.steps, policy)
     guard = not_diverged(policy.diverged, case)
     health = healthy_routing(policy.unhealthy_routing, case)
+    if Verdict.FAIL not in (guard.verdict, health.verdict):
+        return None
     evidence = stage_evidence(stage) | curve_evidence(curve, stage.steps)
     if guard.verdict is Verdict.FAIL:
         text = f"diverged: {guard.text}"
@@ -183,8 +186,8 @@ def _candidate(
     policy: Policy,
     field: Field | None,
 ) -> Candidate:
-    case = replace(paired_case(curves, controls, stage.steps, policy, noise), field=field)
-    promote = replace(ask(policy.promote, case), name="promote")
+    case = paired_case(curves, controls, stage.steps, policy, noise, field)
+    promote = ask(policy.promote, case)._replace(name="promote")
     return Candidate(
         variant=variant,
         runs=tuple(curves),

@@ -1,12 +1,15 @@
 """A gate in words: what the selection means for each variant and for the control, with its evidence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import JsonValue
 
 from orchestrator.domain.curves import Curve, StageView
 from orchestrator.domain.decisions import DecisionKind, Judgement, PromoteRule
 from orchestrator.domain.evidence import CriterionResult, Verdict
+from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import Case
 from orchestrator.rules.frozen import comparison_evidence, curve_evidence, number
 from orchestrator.rules.ranking import Contender
@@ -46,10 +49,26 @@ class Selection:
     certain: bool = False
     """No variant could take a winner's place: each is judged as it would have been before the gate closed."""
 
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The rank of each, from 1."""
+        return {variant: place for place, variant in enumerate(self.ranked, 1)}
 
-def judge_candidate(candidate: Candidate, selection: Selection, stage: StageView) -> Judgement:
+    @cached_property
+    def order(self) -> list[JsonValue]:
+        """The ranked as JSON: one list for the evidence of all."""
+        return list(self.ranked)
+
+
+def judge_candidate(
+    candidate: Candidate,
+    selection: Selection,
+    stage: StageView,
+    known: Mapping[int, JsonObject] | None = None,
+) -> Judgement:
+    """What the gate decides of a variant; `known` is the evidence of the control's runs, by their ids."""
     kind, reason, text = _decide(candidate, selection, stage)
-    evidence = stage_evidence(stage) | comparison_evidence(candidate.case)
+    evidence = stage_evidence(stage) | comparison_evidence(candidate.case, known)
     evidence["gate_value"] = number(candidate.contender.value)
     if not (selection.certain and candidate.variant in selection.winners):
         evidence |= _rank_evidence(selection)
@@ -114,7 +133,7 @@ def conclusion(selection: Selection, stage: StageView) -> str:
 
 
 def _place(variant: str, selection: Selection) -> int | None:
-    return selection.ranked.index(variant) + 1 if variant in selection.ranked else None
+    return selection.places.get(variant)
 
 
 def stage_evidence(stage: StageView) -> dict[str, JsonValue]:
@@ -122,9 +141,6 @@ def stage_evidence(stage: StageView) -> dict[str, JsonValue]:
 
 
 def _rank_evidence(selection: Selection) -> dict[str, JsonValue]:
-    ranks: list[JsonValue] = list(selection.ranked)
     rule = selection.rule
-    return {
-        "ranked": ranks,
-        "promote": {"best": rule.best, "eligible": rule.eligible, "if_none": rule.if_none},
-    }
+    promote: JsonObject = {"best": rule.best, "eligible": rule.eligible, "if_none": rule.if_none}
+    return {"ranked": selection.order, "promote": promote}

@@ -85,7 +85,7 @@ def on_grid(curve: Curve, steps: Iterable[int], ratio: float = 2.0) -> Curve:
 
 
 def _between(curve: Curve, step: int, ratio: float) -> Evaluation | None:
-    found = None if curve.routings else loss_at(curve, "step", step, ratio)
+    found = None if curve.most_experts is not None else loss_at(curve, "step", step, ratio)
     return None if found is None else bare_evaluation(step, found[0])
 
 

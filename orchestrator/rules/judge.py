@@ -1,7 +1,5 @@
 """What is decided after each evaluation, from the run's own curve alone."""
 
-from dataclasses import replace
-
 from orchestrator.domain.curves import Curve, StageView
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import CriterionResult, Verdict
@@ -40,7 +38,7 @@ def judge_evaluation(subject: Curve, *, stage: StageView, policy: Policy) -> Jud
 
 def stop_result(policy: Policy, case: Case) -> CriterionResult:
     """The policy's stop rule, asked of a case."""
-    return replace(ask(policy.stop, case), name="stop")
+    return ask(policy.stop, case)._replace(name="stop")
 
 
 Decided = tuple[DecisionKind, str, Verdict, str]

@@ -11,8 +11,8 @@ def is_moe(curve: Curve) -> bool:
 
     A single expert leaves nothing to route.
     """
-    if curve.routings:
-        return any(routing.num_experts > 1 for routing in curve.routings)
+    if curve.most_experts is not None:
+        return curve.most_experts > 1
     if curve.has_balance_loss:
         return True
     identity = curve.identity

@@ -49,5 +49,8 @@ def apart(value: float, limit: float) -> tuple[str, str]:
 
     Three digits where even six do not tell them apart.
     """
-    pairs = [(f"{value:.{digits}f}", f"{limit:.{digits}f}") for digits in (3, 4, 5, 6)]
-    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
+    for digits in (3, 4, 5, 6):
+        pair = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        if pair[0] != pair[1]:
+            return pair
+    return f"{value:.3f}", f"{limit:.3f}"

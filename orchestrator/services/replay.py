@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from pydantic import JsonValue
 
 from orchestrator.domain.curves import upto
 from orchestrator.domain.decisions import Judgement
+from orchestrator.domain.evidence import criterion_document
 from orchestrator.domain.ids import spell
 from orchestrator.rules.judge import judge_evaluation
 from orchestrator.services import choose, points, promote
@@ -151,7 +152,7 @@ def _as_stored(judgement: Judgement) -> dict[str, JsonValue]:
         "reason": str(judgement.reason),
         "verdict": str(judgement.verdict),
         "text": judgement.text.replace("\x00", "\ufffd"),
-        "criteria": [asdict(criterion) for criterion in judgement.criteria],
+        "criteria": [criterion_document(criterion) for criterion in judgement.criteria],
         "evidence": judgement.evidence,
     }
     stored: dict[str, JsonValue] = json.loads(to_json(values))

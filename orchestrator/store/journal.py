@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from orchestrator.domain.decisions import Judgement
+from orchestrator.domain.evidence import criterion_document
 from orchestrator.store.records import (
     DecisionRecord,
     EventRecord,
@@ -67,7 +68,7 @@ def add_decision(
             author=author,
             verdict=judgement.verdict,
             text=judgement.text,
-            criteria=[asdict(criterion) for criterion in judgement.criteria],
+            criteria=[criterion_document(criterion) for criterion in judgement.criteria],
             evidence=judgement.evidence,
             policy_name=shadow.name if shadow else str(experiment.policy["name"]),
             policy_hash=shadow.hash if shadow else experiment.policy_hash,
