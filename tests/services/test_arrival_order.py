@@ -26,7 +26,7 @@ from orchestrator.store.migrate import upgrade
 LOSS = falling({"wide": -0.3, "wider": -0.2, "slow": 0.3, "next": -0.4, "rate-0.5": -0.5})
 FIELD = {"base": {}, "wide": {"width": 8}, "wider": {"width": 16}, "slow": {"rate": 0.1}}
 FAST = settings(
-    max_examples=6, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=4, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 
