@@ -136,6 +136,7 @@ def test_clause_equality_passes_within_a_millionth(lead: float, verdict: Verdict
     assert promoted(beside(3.25 - lead, 3.25))["beats_control"] is verdict
     assert not 3.25 - 3.20 >= 0.05  # what floats would say
     assert promoted(beside(3.20, 3.25))["beats_control"] is PASS
+    assert promoted(beside(3.20, 3.25, sigma=1.0))["beats_control"] is PASS  # the margin is 0.05 in any noise
 
 
 @pytest.mark.parametrize(

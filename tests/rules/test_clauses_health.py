@@ -54,8 +54,8 @@ class TestHealthyRouting:
         [
             (routing(worst=0.5), True),
             (routing(worst=0.4999), False),
-            (routing(experts=40, dead_experts=9), True),
-            (routing(experts=40, dead_experts=10), False),
+            (routing(experts=1000, dead_experts=249), True),
+            (routing(experts=1000, dead_experts=250), False),
         ],
     )
     def test_clause_healthy_routing_by_entropy_and_dead_experts(self, metrics: Any, good: bool) -> None:

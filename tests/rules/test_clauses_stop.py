@@ -122,6 +122,14 @@ class TestNearFlatSlope:
         still = tuple((s, 3.0) for s in range(still_from, step + 1, 10))
         assert self.judge(step, falling + still) is verdict
 
+    @pytest.mark.parametrize(
+        ("step", "oldest", "verdict"),
+        [(2000, 1501, PASS), (2000, 1500, OPEN), (10_000, 8001, PASS), (10_000, 8000, OPEN)],
+    )
+    def test_clause_near_flat_slope_window_ends_there(self, step: int, oldest: int, verdict: Verdict) -> None:
+        twenty = ((oldest, 3.0), *flat(3.0, step, every=10)[-19:])
+        assert self.judge(step, twenty) is verdict
+
     def test_clause_near_flat_slope_takes_20_points(self) -> None:
         assert self.judge(2000, flat(3.0, 2000, every=10)[-20:]) is PASS
         assert self.judge(2000, flat(3.0, 2000, every=10)[-19:]) is OPEN
