@@ -5,12 +5,16 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Literal, NamedTuple
 
 from orchestrator.protocol.report import Evaluation, Identity
 
 Axis = Literal["step", "tokens"]
+
+# A gate asks hundreds of curves for each of these: an `attrgetter` takes half the time of a comprehension.
+_STEP, _LOSS, _ROUTING = attrgetter("step"), attrgetter("eval_loss"), attrgetter("routing")
+_BALANCE = attrgetter("aux_loss", "aux_coef")
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,13 @@ class Curve:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """The step of each evaluation: what is searched by bisection."""
-        return tuple([evaluation.step for evaluation in self.evaluations])
+        return tuple(map(_STEP, self.evaluations))
 
     @cached_property
     def best(self) -> tuple[float, ...]:
         """The lowest finite eval loss of training up to each evaluation; infinite until there is one."""
         untrained = bisect_right(self.steps, 0)
-        losses = [evaluation.eval_loss for evaluation in self.evaluations]
+        losses = list(map(_LOSS, self.evaluations))
         if untrained or not all(map(math.isfinite, losses)):
             losses = [
                 loss if i >= untrained and math.isfinite(loss) else math.inf for i, loss in enumerate(losses)
@@ -49,13 +53,13 @@ class Curve:
     @cached_property
     def most_experts(self) -> int | None:
         """The largest number of experts that an evaluation's routing is of; None where none came with one."""
-        known = [e.routing.num_experts for e in self.evaluations if e.routing is not None]
-        return max(known, default=None)
+        known = filter(None, map(_ROUTING, self.evaluations))
+        return max((routing.num_experts for routing in known), default=None)
 
     @cached_property
     def has_balance_loss(self) -> bool:
         """Whether an evaluation came with a balance loss or its coefficient."""
-        return any(e.aux_loss is not None or e.aux_coef is not None for e in self.evaluations)
+        return bool(set(map(_BALANCE, self.evaluations)) - {(None, None)})
 
 
 @dataclass(frozen=True)
