@@ -26,6 +26,9 @@ from orchestrator.rules.point import leaves_at_gate
 from orchestrator.rules.policies import Policy
 from orchestrator.rules.ranking import contender_at, rank
 
+SEED_DONE = "seed_done"
+"""The reason of a run that ends though its variant goes on: the next stage does not train its seed."""
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -112,7 +115,7 @@ def _left_behind(
         promoted = judgement is not None and judgement.kind is DecisionKind.PROMOTE
         if judgement is not None and promoted and curve.seed not in promote.seeds:
             text = f"{curve.variant} goes on from {stage.name} without seed {curve.seed}: {judgement.text}"
-            found[curve.run_id] = replace(judgement, kind=DecisionKind.DECLINE, reason="seed_done", text=text)
+            found[curve.run_id] = replace(judgement, kind=DecisionKind.DECLINE, reason=SEED_DONE, text=text)
     return found
 
 

@@ -102,7 +102,9 @@ def _settle_stage(view: ExperimentView, stage: StageRow) -> Iterator[Due]:
     elif (over or due == stage.steps) and not waits:
         yield from _close(view, stage, last=last, over=over)
     elif _nobody_is_left(view, stage):
-        text = f"no_winner: every variant ended before the end of {stage.name}"
+        unpaid = all(run.is_unpaid for run in view.runs if not run.is_control)
+        why = "the budget ended every variant" if unpaid else "every variant ended"
+        text = f"no_winner: {why} before the end of {stage.name}"
         yield EndExperiment(view.id, ExperimentStatus.SUCCEEDED, text)
 
 
@@ -117,7 +119,7 @@ def _due(live: Sequence[RunView]) -> int | None:
 
 def _has_been_in(run: RunView, stage: StageRow) -> bool:
     """Whether the run is one of the stage's, or has gone on from it early."""
-    return run.stage == stage.position or (run.stage > stage.position and run.step >= stage.steps)
+    return run.stage == stage.position or run.begins <= stage.position < run.stage
 
 
 def _close(view: ExperimentView, stage: StageRow, *, last: bool, over: bool) -> Iterator[Due]:
@@ -187,8 +189,8 @@ def _unpaid(view: ExperimentView) -> tuple[int, ...]:
     open_runs = [run for run in view.runs if not run.status.is_terminal]
     if view.account.is_exhausted:
         return tuple(run.id for run in open_runs if run.status is not RunStatus.AT_GATE)
-    if any(run.status in {RunStatus.STARTING, RunStatus.RUNNING} for run in open_runs):
-        return ()
+    if any(run.has_worker or run.status in {RunStatus.STARTING, RunStatus.RUNNING} for run in view.runs):
+        return ()  # what it was promised may still come back
     stage = view.stage
     pending = [run for run in open_runs if stage and run.stage <= stage.position]
     pending = [run for run in pending if run.status is RunStatus.PENDING]

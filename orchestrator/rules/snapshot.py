@@ -18,6 +18,8 @@ class RunView:
     stage: int
     not_before: datetime | None = None
     """A back-off: not to be started earlier."""
+    begins: int = 0
+    """Index of the stage in which it began, from step 0."""
     step: int = 0
     target_step: int = 0
     cost: float | None = None

@@ -41,6 +41,7 @@ def end_experiment(
         connection, experiment.id, status=status, conclusion=conclusion, now=now
     ):
         return
+    experiments.change_experiment(connection, experiment.id, held=None)
     for stage in experiments.get_stages(connection, [experiment.id]):
         experiments.close_stage(connection, stage.id, conclusion=f"not closed by its gate: {status}", now=now)
     for waiter in dependents.dependents_of(connection, [experiment.id]):

@@ -18,6 +18,7 @@ from orchestrator.services.references import find_reference
 from orchestrator.services.settle import settle
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.records import ExperimentRecord, RunRecord, StageRecord
+from orchestrator.store.reports import load_evaluations
 
 
 def cancel_experiment(context: Context, id_: int, author: str, reason: str) -> None:
@@ -95,6 +96,7 @@ def promote_run(context: Context, id_: int, author: str, reason: str) -> None:
         is_up = runs.live_attempt_of(connection, run.id) is not None
         status = RunStatus.RUNNING if is_up else RunStatus.PENDING
         _reopen(connection, experiment, run, current, status)
+        settle(connection, context)
     context.wake()
 
 
@@ -106,9 +108,18 @@ def _reopen(
     status: RunStatus,
     **also: object,
 ) -> None:
-    """Takes the run up again in a stage: on to the next step at which it is to wait."""
+    """Takes the run up again in a stage: on to the next step at which it is to wait.
+
+    One that has its evaluation there waits for the gate at once: its worker told it, and tells it no more.
+    A control that comes back lets gates go on that held without it.
+    """
     target = protocol_of(experiment).target(stage.position, run.step)
+    measured = {evaluation.step for evaluation, _ in load_evaluations(connection, [run.id])[run.id]}
+    if target in measured and run.status is RunStatus.STOPPED:
+        status = RunStatus.AT_GATE
     runs.reopen_run(connection, run, status=status, stage=stage.position, target_step=target, **also)
+    if run.is_control:
+        experiments.change_experiment(connection, experiment.id, held=None)
 
 
 def retry_run(context: Context, id_: int, author: str, reason: str) -> None:
@@ -128,8 +139,7 @@ def retry_run(context: Context, id_: int, author: str, reason: str) -> None:
         _record(connection, run, DecisionKind.CONTINUE, "retry", author, reason, now)
         tried = runs.attempts_of(connection, run.id)
         _reopen(connection, experiment, run, current, RunStatus.PENDING, history_from=len(tried))
-        if run.is_control:
-            experiments.change_experiment(connection, experiment.id, held=None)
+        settle(connection, context)
     context.wake()
 
 

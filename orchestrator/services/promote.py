@@ -8,7 +8,7 @@ from orchestrator.domain.decisions import DecisionKind, GateOutcome, Judgement, 
 from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import ExperimentStatus, Reason, RunStatus, StageStatus
-from orchestrator.rules.gate import close_stage, promote_early
+from orchestrator.rules.gate import SEED_DONE, close_stage, promote_early
 from orchestrator.services.choose import start_around
 from orchestrator.services.entering import add_missing_seeds
 from orchestrator.services.finish import close_last, end_experiment
@@ -46,13 +46,15 @@ def _close_gate(sitting: Sitting, stage: StageRecord, following: StageRecord) ->
     every = sitting.runs
     newcomers = _newcomers(sitting, every, stage.position)
     rule = replace(sitting.protocol.rule(following.position), newcomers=newcomers)
-    seen = _see(sitting, [run for run in every if has_been_in(run, stage)], stage, rule)
+    inside = [run for run in every if sitting.protocol.has_been_in(run, stage.position)]
+    seen = _see(sitting, inside, stage, rule)
     outcome = close_again(sitting.connection, sitting.protocol, seen, stage.position, rule)
     place = Place(stage.position, stage.steps, "gate")
     gate = open_gate(sitting, f"{stage.name}/gate", place, seen, outcome.conclusion)
     _enter(sitting, every, stage, following, outcome, gate)
-    log_shadow(sitting, stage, [run for run in every if has_been_in(run, stage)])
+    log_shadow(sitting, stage, inside)
     experiments.close_stage(sitting.connection, stage.id, conclusion=outcome.conclusion, now=sitting.now)
+    experiments.change_experiment(sitting.connection, sitting.experiment.id, held=None)
     sitting.say("stage_closed", f"stage {stage.name} closed: {outcome.conclusion}")
     start_around(sitting, following.position, outcome.winners, gate)
     if outcome.winners or newcomers:
@@ -81,13 +83,18 @@ def _enter(
         if judgement is not None and run.stage == stage.position and not run.status.is_terminal:
             record_at(sitting, run, stage, stage.steps, judgement, "gate", gate)
             _apply(sitting, run, judgement, following)
-    promoted = {id_ for id_, j in outcome.judgements.items() if j.kind is DecisionKind.PROMOTE}
-    names = sorted({run.variant for run in every if run.id in promoted})
+    stays = {id_ for id_, judgement in outcome.judgements.items() if _goes_on(judgement)}
+    names = sorted({run.variant for run in every if run.id in stays})
     position = following.position
     for run_id in add_missing_seeds(
         sitting.connection, sitting.protocol, every, names, position, sitting.now
     ):
         link(sitting, run_id)
+
+
+def _goes_on(judgement: Judgement) -> bool:
+    """Whether its variant is in the next stage, if not with this seed."""
+    return judgement.kind is DecisionKind.PROMOTE or judgement.reason == SEED_DONE
 
 
 def _end_without_winner(sitting: Sitting, outcome: GateOutcome, position: int) -> None:
@@ -106,16 +113,11 @@ def close_again(
     return close_stage(seen.entrants, stage=stage, promote=rule, policy=protocol.policy, anchor=anchor)
 
 
-def has_been_in(run: RunRecord, stage: StageRecord) -> bool:
-    """Whether the run is one of the stage's, or has gone on from it early."""
-    return run.stage == stage.position or (run.stage > stage.position and run.step >= stage.steps)
-
-
 def _newcomers(sitting: Sitting, every: list[RunRecord], position: int) -> bool:
     """Whether new variants begin in a later stage, whatever the gate says."""
     waiting = dependents.dependents_of(sitting.connection, [sitting.experiment.id])
     later = [row for row in waiting if row.status == "waiting" and row.stage > position]
-    fresh = [run for run in every if run.stage > position and run.step == 0]
+    fresh = [run for run in every if sitting.protocol.begins(run) > position]
     return any(row.kind == "best_of" for row in later) or any(not run.status.is_terminal for run in fresh)
 
 
@@ -123,7 +125,7 @@ def early(sitting: Sitting, position: int) -> None:
     """Promotes what is certain of a place in the next stage while others are on their way to the gate."""
     stage, following = sitting.stages[position : position + 2]
     every = sitting.runs
-    inside = [run for run in every if has_been_in(run, stage)]
+    inside = [run for run in every if sitting.protocol.has_been_in(run, position)]
     coming = {run.variant for run in inside if not _arrived(run, stage)}
     waiting = dependents.dependents_of(sitting.connection, [sitting.experiment.id])
     coming |= {row.name for row in waiting if row.status == "waiting" and row.stage == position}
@@ -163,7 +165,8 @@ def hold(sitting: Sitting, position: int) -> None:
     """The gate is due and nobody is there to judge against: it holds until a person says how to go on."""
     stage, every = sitting.stages[position], sitting.runs
     controls = [run for run in every if run.is_control]
-    ends = "; ".join(f"{spell('run', run.id)}: {run.detail or run.reason}" for run in controls)
+    broke = [run for run in controls if run.status is not RunStatus.SUCCEEDED]
+    ends = "; ".join(f"{spell('run', run.id)}: {run.detail or run.reason}" for run in broke)
     text = (
         f"the gate of {stage.name} holds: the control {sitting.experiment.control} ended ({ends}). "
         f"Retry it, pin a reference in its place, or cancel the experiment"

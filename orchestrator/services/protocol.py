@@ -50,6 +50,15 @@ class Protocol:
         end = self.spec.stages[position].steps
         return next((point for point in self.points if step < point < end), end)
 
+    def begins(self, run: RunRecord) -> int:
+        """Index of the stage in which the run began, from step 0: its variant's, or the first of its seed."""
+        later = range(run.variant_stage, len(self.spec.stages))
+        return next((p for p in later if run.seed in self.spec.seeds_of(p)), run.variant_stage)
+
+    def has_been_in(self, run: RunRecord, position: int) -> bool:
+        """Whether the run is one of a stage that is open, or has gone on from it early."""
+        return run.stage == position or (run.stage > position and self.begins(run) <= position)
+
     def rule(self, position: int) -> PromoteRule:
         """Who enters the stage at `position` from the one before."""
         promote = self.spec.stages[position].promote or Promote()

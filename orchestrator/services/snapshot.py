@@ -57,7 +57,7 @@ def _view(
             for stage in stages
             if stage.experiment_id == experiment.id
         ),
-        runs=tuple(_run(run, works, held[run.id]) for run in own),
+        runs=tuple(_run(run, works, held[run.id], protocol_of(experiment).begins(run)) for run in own),
         priority=experiment.priority,
         held_slots=sum(held[run.id] for run in own),
         waiting=_waiting(connection, experiment, waiters, own),
@@ -92,7 +92,7 @@ def _waiting(
     return tuple(found)
 
 
-def _run(run: RunRecord, works: Sequence[Work], held: int) -> RunView:
+def _run(run: RunRecord, works: Sequence[Work], held: int, begins: int) -> RunView:
     work = next((work for work in works if work.run_id == run.id), None)
     return RunView(
         run.id,
@@ -101,6 +101,7 @@ def _run(run: RunRecord, works: Sequence[Work], held: int) -> RunView:
         run.status,
         run.stage,
         run.not_before,
+        begins,
         run.step,
         run.target_step,
         None if work is None else cost_of(work, works),
@@ -137,7 +138,8 @@ def _work(
     trained = sum(max(0, attempt.step - (attempt.resumed_from_step or 0)) for attempt in tried)
     flops = float(str(facts["flops_per_token"])) * float(str(facts["tokens_per_step"]))
     up = any(attempt.status is not AttemptStatus.ENDED for attempt in tried)
-    live = up and run.status is not RunStatus.PENDING  # a worker that is to leave is promised nothing
+    leaves = run.status is RunStatus.PENDING or run.status.is_terminal
+    live = up and not leaves  # a worker that is to leave is promised nothing
     return Work(run.id, run.step, run.target_step, slots, spent, flops, live, trained)
 
 

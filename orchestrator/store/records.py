@@ -94,6 +94,8 @@ class RunRecord:
     experiment_id: int
     variant_id: int
     variant: str
+    variant_stage: int
+    """Index of the stage that its variant begins in."""
     is_control: bool
     seed: int
     status: RunStatus

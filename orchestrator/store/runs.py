@@ -17,7 +17,8 @@ TERMINAL = tuple(status for status in RunStatus if status.is_terminal)
 
 def _runs() -> Select[Any]:
     joined = runs.join(variants, runs.c.variant_id == variants.c.id)
-    return select(runs, variants.c.name.label("variant"), variants.c.is_control).select_from(joined)
+    also = variants.c.name.label("variant"), variants.c.is_control, variants.c.stage.label("variant_stage")
+    return select(runs, *also).select_from(joined)
 
 
 # Built once: putting a statement together costs more than SQLite takes to answer it.
