@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from orchestrator.domain.errors import FieldError
-from orchestrator.domain.levels import expand_levels
+from orchestrator.domain.hashing import canonical_json
+from orchestrator.domain.levels import MOST_VARIANTS, counted
 from orchestrator.domain.spec_models import ExperimentSpec, StageSpec
 from orchestrator.domain.suggest import did_you_mean
 
 
 def problems_of(spec: ExperimentSpec) -> list[FieldError]:
     """Every field that contradicts another, and how to mend it."""
-    levels = list(_level_problems(spec))
+    levels = [*_level_problems(spec), *_count_problems(spec)]
     if levels:
         return levels  # the names of the variants follow from the levels
     return [
@@ -29,7 +30,7 @@ def _level_problems(spec: ExperimentSpec) -> Iterator[FieldError]:
             for path, levels in getattr(stage, key).items():
                 if not path or any(not part for part in path.split(".")):
                     yield FieldError(f"stages[{index}].{key}", f"`{path}` is no dotted path into the config")
-                if any(level in levels[:place] for place, level in enumerate(levels)):
+                if len({canonical_json(level) for level in levels}) < len(levels):
                     yield FieldError(
                         f"stages[{index}].{key}.{path}", "a level stands there twice: remove one"
                     )
@@ -37,11 +38,17 @@ def _level_problems(spec: ExperimentSpec) -> Iterator[FieldError]:
 
 
 def _unnamed_levels(stage: StageSpec, index: int) -> Iterator[FieldError]:
-    for key, axes, grid in (("axes", stage.axes, stage.grid), ("around_winner", stage.around_winner, None)):
+    for key, made in (("axes", "of_axes"), ("around_winner", "around")):
         try:
-            expand_levels(axes, grid or "one_at_a_time")
+            getattr(stage, made)
         except ValueError as error:
             yield FieldError(f"stages[{index}].{key}", str(error))
+
+
+def _count_problems(spec: ExperimentSpec) -> Iterator[FieldError]:
+    if spec.entered > MOST_VARIANTS:
+        many = f"{counted(spec.entered)} variants beside the control; at most {MOST_VARIANTS:,}"
+        yield FieldError("stages", f"{many}: remove some, or ask in two experiments")
 
 
 def _stage_problems(spec: ExperimentSpec) -> Iterator[FieldError]:
@@ -87,8 +94,8 @@ def _name_problems(spec: ExperimentSpec) -> Iterator[FieldError]:
 
 
 def _named_in(stage: StageSpec) -> list[tuple[str, list[str]]]:
-    axes = list(expand_levels(stage.axes, stage.grid))
-    return [("variants", list(stage.variants)), ("axes", axes), ("around_winner", list(stage.around))]
+    axes, around = list(stage.of_axes), list(stage.around)
+    return [("variants", list(stage.variants)), ("axes", axes), ("around_winner", around)]
 
 
 def _control_problems(spec: ExperimentSpec) -> Iterator[FieldError]:

@@ -1,7 +1,8 @@
 """The document a person submits, field by field. What its fields say together is checked by `spec_checks`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,7 +14,7 @@ from pydantic import (
     model_serializer,
 )
 
-from orchestrator.domain.levels import Grid, expand_levels
+from orchestrator.domain.levels import Grid, count_levels, expand_levels
 from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -86,26 +87,42 @@ class StageSpec(SpecModel):
     """Instead of those of the stage before; in the first, of the spec's."""
     promote: Promote | None = None
 
-    @property
+    @cached_property
+    def of_axes(self) -> dict[str, Overrides]:
+        """The variants of the axes, by name. Raises `ValueError` as `expand_levels` does."""
+        return expand_levels(self.axes, self.grid)
+
+    @cached_property
     def static(self) -> dict[str, Overrides]:
         """The variants that need no result, by name: those written out, then those of the axes."""
-        written = {n: v for n, v in self.variants.items() if not isinstance(v, Dependent)}
-        return written | expand_levels(self.axes, self.grid)
+        return {n: v for n, v in self.variants.items() if not isinstance(v, Dependent)} | self.of_axes
 
-    @property
+    @cached_property
     def dependents(self) -> dict[str, Dependent]:
         """The variants that start from the best of others."""
         return {n: v for n, v in self.variants.items() if isinstance(v, Dependent)}
 
-    @property
+    @cached_property
     def around(self) -> dict[str, Overrides]:
-        """The variants around the winner, by name."""
+        """The variants around the winner, by name. Raises `ValueError` as `expand_levels` does."""
         return expand_levels(self.around_winner)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Every variant that starts in this stage."""
         return [*self.static, *self.dependents, *self.around]
+
+    @property
+    def count(self) -> int:
+        """How many variants start in this stage, without making them."""
+        return len(self.variants) + count_levels(self.axes, self.grid) + count_levels(self.around_winner)
+
+    def __copy__(self) -> Self:
+        """A copy without what was worked out of its fields, since `model_copy` may change those."""
+        copy = super().__copy__()
+        for name in ("of_axes", "static", "dependents", "around", "names"):
+            copy.__dict__.pop(name, None)
+        return copy
 
 
 class Resources(SpecModel):
@@ -150,7 +167,7 @@ class ExperimentSpec(SpecModel):
     @property
     def entered(self) -> int:
         """Variants that the plan can bring to life, the control not counted."""
-        return sum(len(stage.names) for stage in self.stages) - 1
+        return sum(stage.count for stage in self.stages) - 1
 
     def seeds_of(self, position: int) -> list[int]:
         """The seeds of a stage: its own, else those of the stage before, else the spec's."""
