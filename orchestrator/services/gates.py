@@ -7,7 +7,7 @@ from datetime import datetime
 from pydantic import JsonValue
 from sqlalchemy import Connection
 
-from orchestrator.domain.curves import Curve
+from orchestrator.domain.curves import Curve, upto
 from orchestrator.domain.decisions import Entrant, Judgement, PromoteRule
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.cases import field_of
@@ -22,6 +22,9 @@ from orchestrator.store import curves as stored
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.histories import load_curves
 from orchestrator.store.records import ExperimentRecord, GateRow, RunRecord, StageRecord
+
+NEVER = -1
+"""The last evaluation of a run that has none: an evaluation may be of step 0."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Seen:
 
     entrants: tuple[Entrant, ...]
     inputs: JsonObject
-    """What it takes to see the same again: each run's newest attempt, who was out, and the rule."""
+    """What it takes to see the same again: how far each run had come, who was out, and the rule."""
 
 
 def see(
@@ -78,24 +81,36 @@ def see(
     out: Mapping[int, bool],
     **also: JsonValue,
 ) -> Seen:
-    """These runs as they are now."""
+    """These runs as they are now, up to the last evaluation of each."""
     numbers = runs.count_attempts(connection, [run.id for run in chosen])
-    curves = load_curves(connection, chosen)
+    whole = load_curves(connection, chosen)
+    last = {id_: curve.steps[-1] if curve.steps else NEVER for id_, curve in whole.items()}
     rows: list[JsonValue] = [
-        {"run": run.id, "attempt": numbers.get(run.id, 0), "out": out[run.id]} for run in chosen
+        {"run": run.id, "attempt": numbers.get(run.id, 0), "upto": last[run.id], "out": out[run.id]}
+        for run in chosen
     ]
     inputs: JsonObject = {"entrants": rows, **also}
+    curves = {id_: upto(curve, last[id_]) for id_, curve in whole.items()}
     return Seen(tuple(Entrant(curves[run.id], out[run.id]) for run in chosen), inputs)
 
 
 def see_again(connection: Connection, gate: GateRow) -> Seen:
-    """The runs of a gate as they were when it was judged."""
+    """The runs of a gate as they were when it was judged.
+
+    A worker may report after its run has ended, so each curve is cut where it stood then; rows from before
+    that was kept have no such step, and are seen whole.
+    """
     rows = [dict(row) for row in gate.inputs["entrants"]]  # type: ignore[union-attr,arg-type]  # written by `see`
     by_id = runs.runs_by_id(connection, [int(row["run"]) for row in rows])
     as_of = {int(row["run"]): int(row["attempt"]) for row in rows}
     curves = load_curves(connection, list(by_id.values()), as_of)
-    entrants = tuple(Entrant(curves[int(row["run"])], bool(row["out"])) for row in rows)
+    entrants = tuple(Entrant(_as_seen(curves[int(row["run"])], row), bool(row["out"])) for row in rows)
     return Seen(entrants, gate.inputs)
+
+
+def _as_seen(curve: Curve, row: Mapping[str, JsonValue]) -> Curve:
+    last = row.get("upto")
+    return upto(curve, last) if isinstance(last, int) else curve
 
 
 def rule_inputs(rule: PromoteRule) -> JsonObject:

@@ -1,0 +1,77 @@
+"""What a worker reports after its run has ended moves no decision, and no replay of one."""
+
+from pathlib import Path
+from typing import Any
+
+from live_builders import best_of, ends, finish, runs_of, stage, turns
+from sqlalchemy import select, update
+from worlds import Worker, World, falling
+
+from orchestrator.services import override
+from orchestrator.services.replay import replay
+from orchestrator.store import journal
+from orchestrator.store.database import Database
+from orchestrator.store.tables import gates
+
+STAGES: list[dict[str, Any]] = [
+    stage(
+        "screen",
+        100,
+        {
+            "base": {},
+            "wide": {"width": 8},
+            "slow": {"rate": 0.1},
+            "next": best_of("wide", "slow", rate=0.5),
+        },
+    ),
+    stage("confirm", 200, promote={"best": 2, "eligible": "all"}),
+]
+
+
+class Slowed(World):
+    """Its workers of one variant stand still at a step until they are let go."""
+
+    held: tuple[str, int] | None = None
+
+    def move(self, key: str, worker: Worker) -> None:
+        if self.held is None or worker.assignment.variant != self.held[0] or worker.step < self.held[1]:
+            super().move(key, worker)
+
+
+def world_of(database: Database, folder: Path) -> Slowed:
+    return Slowed(database, folder / "home", slots=4, loss=falling({"wide": -0.3, "slow": -0.1}))
+
+
+def stopped_late(world: Slowed) -> int:
+    """The others wait at the gate; the last one is stopped before it, and reports its evaluation after."""
+    experiment = world.submit(stages=STAGES)
+    world.held = ("wide", 80)
+    turns(world, 8)
+    assert ends(world, experiment)["wide"] == ("running", None, 80)
+    override.stop_run(world.context, runs_of(world, experiment)["wide", 0].id, "user:ada", "")
+    world.held = None
+    assert finish(world, experiment) == "succeeded"
+    return experiment
+
+
+def test_a_replay_sees_a_run_no_further_than_its_gate_did(database: Database, tmp_path: Path) -> None:
+    world = world_of(database, tmp_path)
+    experiment = stopped_late(world)
+    late = [worker for worker in world.workers.values() if worker.assignment.variant == "wide"]
+    assert late[0].reported[-1] == 100
+    found = replay(world.context, experiment)
+    assert (found.differences, found.exact) == ([], True)
+
+
+def test_what_was_seen_before_its_end_was_kept_is_replayed_whole(sqlite: Database, tmp_path: Path) -> None:
+    world = world_of(sqlite, tmp_path)
+    experiment = world.submit(stages=STAGES)
+    assert finish(world, experiment) == "succeeded"
+    with world.database.write() as connection:
+        for row in journal.gates_of(connection, experiment):
+            entrants: Any = row.inputs["entrants"]
+            older = [{key: value for key, value in one.items() if key != "upto"} for one in entrants]
+            changed = update(gates).where(gates.c.id == row.id)
+            connection.execute(changed.values(inputs=row.inputs | {"entrants": older}))
+        assert "upto" not in str(connection.execute(select(gates.c.inputs)).all())
+    assert replay(world.context, experiment).exact
