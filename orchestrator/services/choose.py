@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.domain.curves import Curve
+from sqlalchemy import Connection
+
+from orchestrator.domain.curves import Curve, upto
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.expand import Variant, override
@@ -16,8 +18,8 @@ from orchestrator.services.gates import Place, Seen, Sitting, open_gate, record_
 from orchestrator.services.link import link
 from orchestrator.services.lookup import need_run
 from orchestrator.services.protocol import Protocol
-from orchestrator.store import dependents, experiments
-from orchestrator.store.records import DependentRow, VariantRecord
+from orchestrator.store import dependents, experiments, journal
+from orchestrator.store.records import DependentRow, RunRecord, VariantRecord
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def choose(sitting: Sitting, dependent_id: int) -> None:
     known = _known(sitting)
     sources = [known[name] for name in waiter.sources if name in known]
     step, chosen = sitting.protocol.compared(sources, sitting.runs)
-    seen = see(sitting.connection, chosen, {run.id: False for run in chosen}, variant=waiter.name)
+    out = {run.id: _ended_before(sitting.connection, run, step) for run in chosen}
+    seen = see(sitting.connection, chosen, out, variant=waiter.name)
     gate = open_gate(sitting, f"choose/{waiter.name}", Place(waiter.stage, step, "choose"), seen)
     choice = choose_again(seen, sitting.protocol, step)
     if choice.best is None:
@@ -45,6 +48,18 @@ def choose(sitting: Sitting, dependent_id: int) -> None:
         drop(sitting, waiter, text)
         return
     start(sitting, waiter, Found(known[choice.best], origin_judgement(waiter.name, choice), gate))
+
+
+def _ended_before(connection: Connection, run: RunRecord, step: int) -> bool:
+    """Whether the run had ended when an evaluation at `step` would have been judged.
+
+    Its worker may report that evaluation still; whether it does so before the other sources are there is
+    a matter of chance, so it never counts.
+    """
+    if not run.status.is_terminal:
+        return False
+    made = journal.list_decisions(connection, run_id=run.id, limit=journal.MOST)
+    return not any(row.attempt is not None and row.step >= step for row in made)
 
 
 def _waiting(sitting: Sitting) -> list[DependentRow]:
@@ -58,10 +73,11 @@ def _known(sitting: Sitting) -> dict[str, VariantRecord]:
 
 
 def choose_again(seen: Seen, protocol: Protocol, step: int) -> Choice:
-    """What the rules say of a choice, from what it saw."""
+    """What the rules say of a choice, from what it saw; a run that is out had no evaluation at `step`."""
     grouped: dict[str, list[Curve]] = {}
     for entrant in seen.entrants:
-        grouped.setdefault(entrant.curve.variant, []).append(entrant.curve)
+        curve = upto(entrant.curve, step - 1) if entrant.out else entrant.curve
+        grouped.setdefault(curve.variant, []).append(curve)
     return best_of(grouped, step, protocol.policy)
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from live_builders import best_of, ends, finish, runs_of, stage, turns
+import pytest
+from live_builders import best_of, config_of, decided, ends, finish, runs_of, stage, turns
 from sqlalchemy import select, update
 from worlds import Worker, World, falling
 
@@ -74,4 +75,44 @@ def test_what_was_seen_before_its_end_was_kept_is_replayed_whole(sqlite: Databas
             changed = update(gates).where(gates.c.id == row.id)
             connection.execute(changed.values(inputs=row.inputs | {"entrants": older}))
         assert "upto" not in str(connection.execute(select(gates.c.inputs)).all())
+    assert replay(world.context, experiment).exact
+
+
+@pytest.mark.parametrize("held", ["wide", "slow"])
+def test_a_source_that_was_stopped_is_no_base_whichever_report_comes_first(
+    sqlite: Database, tmp_path: Path, held: str
+) -> None:
+    world = world_of(sqlite, tmp_path)
+    experiment = world.submit(stages=STAGES)
+    turns(world, 5)
+    assert ends(world, experiment)["wide"] == ("running", None, 80)
+    override.stop_run(world.context, runs_of(world, experiment)["wide", 0].id, "user:ada", "")
+    world.held = (held, 0)
+    turns(world, 4)
+    world.held = None
+    assert finish(world, experiment) == "succeeded"
+    assert config_of(world, experiment, "next") == {"width": 4, "rate": 0.5}
+    (origin,) = [d for d in decided(world, experiment, "next") if d.reason == "best_of"]
+    assert origin.evidence["left_out"] == {"wide": "it ended before step 100"}
+    assert replay(world.context, experiment).exact
+
+
+def test_a_source_that_its_gate_declined_or_that_was_stopped_there_is_still_a_base(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    world = world_of(sqlite, tmp_path)
+    stages = [
+        stage("screen", 100, {"base": {}, "wide": {"width": 8}, "slow": {"rate": 0.1}}),
+        stage("confirm", 200, {"late": best_of("wide", "slow", rate=0.5)}, promote={"best": 1}),
+    ]
+    experiment = world.submit(stages=stages)
+    world.held = ("slow", 80)
+    turns(world, 8)
+    assert ends(world, experiment)["wide"] == ("at_gate", None, 100)
+    override.stop_run(world.context, runs_of(world, experiment)["wide", 0].id, "user:ada", "")
+    world.held = None
+    assert finish(world, experiment) == "succeeded"
+    assert config_of(world, experiment, "late") == {"width": 8, "rate": 0.5}
+    (origin,) = [d for d in decided(world, experiment, "late") if d.reason == "best_of"]
+    assert origin.evidence["ranked"] == ["wide", "slow"]
     assert replay(world.context, experiment).exact
