@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestrator.domain.errors import FieldError, Invalid
-from orchestrator.domain.spec_errors import Models, field_error
+from orchestrator.domain.spec_errors import Models, field_error, mistakes
 from orchestrator.protocol.wire import MAX_INTEGER, JsonObject
 
 MOST_SETS = 10_000
@@ -113,13 +113,12 @@ def parse(document: JsonObject, model: type[D]) -> D:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        items = error.errors(include_url=False)
-        raise Invalid([_finite(dict(item), {**MODELS, "": model}) for item in items]) from None
+        raise Invalid([_finite(item, {**MODELS, "": model}) for item in mistakes(error)]) from None
 
 
 def _finite(item: dict[str, object], models: Models) -> FieldError:
     found = field_error(item, models)
-    if item["type"] != "finite_number":
+    if item["type"] != "finite_number" or not found.field.startswith("history"):
         return found
     fix = "is not a finite number: end the curve before it, and the replay asks for nothing past that"
     return FieldError(found.field, fix)

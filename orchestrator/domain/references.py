@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from orchestrator.domain.errors import FieldError, Invalid
 from orchestrator.domain.hashing import content_hash
-from orchestrator.domain.spec_errors import field_error
+from orchestrator.domain.spec_errors import field_error, mistakes
 from orchestrator.domain.spec_models import Name
 from orchestrator.protocol.report import Evaluation, Identity, Routing
 from orchestrator.protocol.wire import Count, JsonObject, Ordinal, WireModel
@@ -130,11 +130,17 @@ def parse_reference(document: JsonObject) -> Wanted:
         model = FromRun
     elif "experiment_id" in document:
         model = FromExperiment
-    models = {"": model, "identity": KnownIdentity, "evaluations": KnownEvaluation, "source": Source}
+    models = {
+        "": model,
+        "identity": KnownIdentity,
+        "evaluations": KnownEvaluation,
+        "source": Source,
+        "routing": Routing,
+    }
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise Invalid([field_error(dict(item), models) for item in error.errors(include_url=False)]) from None
+        raise Invalid([field_error(item, models) for item in mistakes(error)]) from None
 
 
 def _ascending(field: str, steps: list[int]) -> list[FieldError]:

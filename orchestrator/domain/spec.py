@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.domain.errors import Invalid
 from orchestrator.domain.hashing import content_hash
 from orchestrator.domain.spec_checks import problems_of
-from orchestrator.domain.spec_errors import field_error
+from orchestrator.domain.spec_errors import field_error, mistakes
 from orchestrator.domain.spec_models import BestOf, Budget, ExperimentSpec, Promote, Resources, StageSpec
 from orchestrator.protocol.wire import JsonObject
 
@@ -24,7 +24,7 @@ def parse_spec(document: JsonObject) -> ExperimentSpec:
     try:
         spec = ExperimentSpec.model_validate(document)
     except ValidationError as error:
-        found = [field_error(dict(item), _MODELS) for item in error.errors(include_url=False)]
+        found = [field_error(item, _MODELS) for item in mistakes(error)]
         raise Invalid(found) from None
     problems = problems_of(spec)
     if problems:
