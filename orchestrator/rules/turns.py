@@ -2,7 +2,8 @@
 
 import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from orchestrator.domain.expand import override
 from orchestrator.domain.hashing import content_hash
@@ -29,10 +30,30 @@ def waits_behind(waiters: Sequence[Waiter], configs: Mapping[str, JsonObject]) -
     The second of two equal configs is not trained, so who is first must not hang on whose sources came
     first. The order of turns is the plan's, but that each stands after its sources; `waiters` in the
     plan's order, all of them, and `configs` of the variants that there are.
+
+    It is asked at every snapshot and changes only when a variant comes to be, so it is remembered.
     """
-    ordered = _in_turn(waiters)
+    asked = {name for waiter in waiters for name in (waiter.name, *waiter.sources)} & configs.keys()
+    there = {name: configs[name] for name in sorted(asked)}
+    plan = [[w.name, w.stage, list(w.sources), w.overrides] for w in waiters]
+    return dict(worked_out(Question(content_hash([plan, there]), tuple(waiters), there)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the turns hang on. Two of one digest are equal."""
+
+    digest: str
+    waiters: tuple[Waiter, ...] = field(compare=False)
+    configs: Mapping[str, JsonObject] = field(compare=False)
+
+
+@lru_cache(maxsize=16)
+def worked_out(question: Question) -> Mapping[str, tuple[str, ...]]:
+    """`waits_behind`, remembered for the last few questions."""
+    ordered = _in_turn(question.waiters)
     possible: dict[str, frozenset[str] | None] = {}
-    known = {name: [config] for name, config in configs.items()}
+    known = {name: [config] for name, config in question.configs.items()}
     for waiter in ordered:
         known[waiter.name] = known.get(waiter.name) or _possible(waiter, known)
         few = len(known[waiter.name]) <= MOST_CONFIGS
