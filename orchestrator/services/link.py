@@ -23,11 +23,6 @@ def link(sitting: Sitting, run_id: int) -> None:
     if source is None:
         return
     _stand_in(sitting, run, source)
-    text = (
-        f"takes over the curve of {spell('run', source.id)} of {spell('exp', source.experiment_id)}, "
-        "which has the same config, seed and schedule"
-    )
-    journal.add_event(connection, "linked", text, now=sitting.now, run_id=run.id)
     advance(sitting, run_id)
 
 
@@ -58,7 +53,7 @@ def _stand_in(sitting: Sitting, run: RunRecord, source: RunRecord) -> None:
 
 
 def advance(sitting: Sitting, run_id: int) -> None:
-    """Takes over as much as the run's target asks for; nothing once it has trained by itself."""
+    """Takes over as much as the run's target asks for, and says so; nothing once it has trained by itself."""
     connection = sitting.connection
     run, tried = need_run(connection, run_id), runs.attempts_of(connection, run_id)
     if run.linked_run_id is None or len(tried) != 1 or run.status.is_terminal:
@@ -67,6 +62,12 @@ def advance(sitting: Sitting, run_id: int) -> None:
     if upto <= run.step:
         return
     links.copy_curve(connection, run.linked_run_id, run.id, tried[0].id, run.step, upto)
+    source = need_run(connection, run.linked_run_id)
+    text = (
+        f"takes over the curve of {spell('run', source.id)} of {spell('exp', source.experiment_id)} "
+        f"up to step {upto}: it has the same config, seed and schedule"
+    )
+    journal.add_event(connection, "linked", text, now=sitting.now, run_id=run.id)
     runs.change_run(connection, run, step=upto, resume_at_most=upto)
     for evaluation, _ in reports.load_evaluations(connection, [run.id])[run.id]:
         if evaluation.step > run.step:

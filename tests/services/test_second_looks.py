@@ -1,5 +1,6 @@
 """Linked runs, shadows, retries of a dead control, and references that stand in for it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +17,10 @@ from orchestrator.services.references import create_reference
 from orchestrator.services.replay import replay
 from orchestrator.services.report import report
 from orchestrator.services.views import DecisionView, RunView
+from orchestrator.store import links
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
+from orchestrator.store.tables import checkpoints
 
 LOSS = falling({"wide": -0.20, "wider": -0.25, "slow": 0.30})
 SHORT: list[dict[str, Any]] = [
@@ -84,6 +87,68 @@ def test_a_linked_run_goes_on_from_where_the_other_ended(world: World) -> None:
     assert any(f"/{wide.id}/" in folder for folder in started.assignment.resume_from)
     steps = {run.variant: [e.step for e in run.evaluations] for run in report(world.context, again).runs}
     assert steps["wide"] == list(range(20, 401, 20))
+
+
+def linked(world: World, experiment: int) -> list[str]:
+    found = list_events(world.context, experiment, after=0, limit=500).items
+    return [event.text for event in found if event.kind == "linked"]
+
+
+def test_a_run_that_took_over_a_curve_is_taken_over_with_what_it_took(world: World) -> None:
+    world.loss = falling({"wide": 0.1})
+    world.run_to_end(world.submit(stages=SHORT))
+    longer = [SHORT[0], SHORT[1] | {"promote": {"best": 1, "eligible": "all"}}]
+    second = world.submit(stages=longer, same_config="link")
+    assert world.run_to_end(second) == "succeeded"
+    trained = {worker.assignment.variant: worker.reported for worker in list(world.workers.values())[2:]}
+    assert trained == {"base": [120, 140, 160, 180, 200], "wide": [120, 140, 160, 180, 200]}
+    before = len(world.workers)
+    third = world.submit(stages=longer, same_config="link")
+    assert world.run_to_end(third) == "succeeded"
+    assert len(world.workers) == before
+    assert told(world, third) == told(world, second)
+    source = runs_of(world, second)["wide"].id
+    assert [text for text in linked(world, third) if source in text] == [
+        f"takes over the curve of {source} of exp_2 up to step {step}: "
+        "it has the same config, seed and schedule"
+        for step in (100, 200)
+    ]
+    assert replay(world.context, third).exact
+
+
+def test_a_worker_finds_the_checkpoints_of_the_whole_chain(world: World) -> None:
+    first = world.submit(stages=SHORT)
+    world.run_to_end(first)
+    again = world.submit(stages=SHORT, same_config="link")
+    world.run_to_end(again)
+    ids = [number_of("run", runs_of(world, experiment)["base"].id) for experiment in (first, again)]
+    with world.database.read() as connection:
+        (folder,) = links.directories(connection, ids[0])
+        assert links.directories(connection, ids[1]) == [folder]
+        assert links.newest_checkpoint(connection, ids[1], 130) == 120
+
+
+def test_a_run_that_diverged_is_not_taken_over(world: World) -> None:
+    world.loss = lambda variant, seed, step: math.nan if variant == "wide" else LOSS(variant, seed, step)
+    first = world.submit(stages=SHORT)
+    world.run_to_end(first)
+    assert runs_of(world, first)["wide"].reason == "diverged"
+    world.loss = LOSS
+    again = world.submit(stages=SHORT, same_config="link")
+    assert world.run_to_end(again) == "succeeded"
+    assert runs_of(world, again)["wide"].linked_run_id is None
+    assert runs_of(world, again)["base"].linked_run_id is not None
+    assert runs_of(world, again)["wide"].status == "succeeded"
+
+
+def test_without_a_checkpoint_before_the_gate_nothing_is_taken_over_and_nothing_said(world: World) -> None:
+    world.run_to_end(world.submit(stages=SHORT))
+    with world.database.write() as connection:
+        connection.execute(checkpoints.delete().where(checkpoints.c.step <= 100))
+    again = world.submit(stages=SHORT, same_config="link")
+    assert world.run_to_end(again) == "succeeded"
+    assert {run.linked_run_id for run in runs_of(world, again).values()} == {None}
+    assert linked(world, again) == []
 
 
 @pytest.mark.parametrize("change", [{"eval_every": 10}, {"base": {"width": 5}}, {"seeds": [7]}])

@@ -203,12 +203,13 @@ class World:
                 self.workers[key] = Worker(assignment, self.loss, self.checkpoint(assignment))
 
     def checkpoint(self, assignment: Assignment) -> int:
-        """The newest step that an earlier attempt of the run came to an evaluation at."""
+        """The newest step with a checkpoint of the run, or of a run whose folders it resumes from."""
         most = assignment.resume_at_most
+        folders = {assignment.directory, *assignment.resume_from}
         steps = [
             step
             for other in self.workers.values()
-            if other.assignment.run_id == assignment.run_id
+            if other.assignment.directory in folders
             for step in other.reported
             if most is None or step <= most
         ]
