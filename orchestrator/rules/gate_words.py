@@ -14,6 +14,9 @@ from orchestrator.rules.criteria import Case
 from orchestrator.rules.frozen import comparison_evidence, curve_evidence, number
 from orchestrator.rules.ranking import Contender
 
+MOST_SHOWN = 20
+"""Of the ranked, in the evidence of each decision: with all of them it would grow by the square."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -56,8 +59,8 @@ class Selection:
 
     @cached_property
     def order(self) -> list[JsonValue]:
-        """The ranked as JSON: one list for the evidence of all."""
-        return list(self.ranked)
+        """The best of the ranked as JSON, `MOST_SHOWN` at most: one list for the evidence of all."""
+        return list(self.ranked[:MOST_SHOWN])
 
 
 def judge_candidate(
@@ -143,4 +146,7 @@ def stage_evidence(stage: StageView) -> dict[str, JsonValue]:
 def _rank_evidence(selection: Selection) -> dict[str, JsonValue]:
     rule = selection.rule
     promote: JsonObject = {"best": rule.best, "eligible": rule.eligible, "if_none": rule.if_none}
-    return {"ranked": selection.order, "promote": promote}
+    evidence: dict[str, JsonValue] = {"ranked": selection.order, "promote": promote}
+    if len(selection.ranked) > MOST_SHOWN:
+        evidence["ranked_count"] = len(selection.ranked)
+    return evidence

@@ -20,6 +20,7 @@ from orchestrator.rules.cases import (
 from orchestrator.rules.criteria import CRITERIA, Case, Field, Grid
 from orchestrator.rules.field import where
 from orchestrator.rules.frozen import number
+from orchestrator.rules.gate_words import MOST_SHOWN
 from orchestrator.rules.judge import stop_result
 from orchestrator.rules.nodes import evaluations_needed, leaves
 from orchestrator.rules.policies import Policy
@@ -60,15 +61,18 @@ def judge_point(
     curves = in_plan_order(live, order)
     controls = [curve for curve in curves if curve.is_control]
     field = field_of(curves, order=order, step=step, grid=grid, policy=policy)
-    evidence = _point_evidence(stage, step, field)
+    evidence, standings = _point_evidence(stage, step, field), _standings(field)
+    places = {str(standing["variant"]): place for place, standing in enumerate(standings)}
     odd, noise = left_out(curves), control_noise(controls, step)
     there = None if isinstance(field, Unmatched) else field
     judged: dict[int, Judgement] = {}
     for variant, runs in by_variant(curves).items():
         case = paired_case(runs, controls, step, policy, noise, there)
-        judgement = _judge(case, policy, field, odd, evidence | {"rank": _rank(field, variant)})
+        seen = evidence | _seen_by(variant, standings, places) | {"rank": _rank(field, variant)}
+        judgement = _judge(case, policy, field, odd, seen)
         judged |= {run.run_id: judgement for run in runs}
-    return judged | {control.run_id: _control(evidence) for control in controls}
+    anchor = _control(evidence | _seen_by("", standings, {}))
+    return judged | {control.run_id: anchor for control in controls}
 
 
 def leaves_at_gate(policy: Policy, case: Case) -> CriterionResult | None:
@@ -123,20 +127,41 @@ def _rank(field: Field | Unmatched, variant: str) -> int | None:
 
 
 def _point_evidence(stage: StageView, step: int, field: Field | Unmatched) -> JsonObject:
-    """What the point saw: every variant's loss and rank, best first, those that diverged at the end."""
+    """What the point saw, but for the standings."""
     evidence: JsonObject = {"stage": stage.name, "stage_steps": stage.steps, "point": step}
     if isinstance(field, Unmatched):
         return evidence | {"comparable": not field.invalid, "reason": field.reason}
-    placed = sorted(field.standings, key=lambda s: (field.ranks.get(s.variant, len(field.rivals)), s.variant))
-    standings: list[JsonValue] = [
-        {"variant": s.variant, "loss": number(s.loss), "rank": field.ranks.get(s.variant)} for s in placed
-    ]
     return evidence | {
         "at": where(field),
         "entered": field.grid.entered,
         "sigma": number(field.grid.sigma),
-        "standings": standings,
     }
+
+
+def _standings(field: Field | Unmatched) -> list[dict[str, JsonValue]]:
+    """Every variant's loss and rank, best first, those that diverged at the end; none of no field."""
+    if isinstance(field, Unmatched):
+        return []
+    placed = sorted(field.standings, key=lambda s: (field.ranks.get(s.variant, len(field.rivals)), s.variant))
+    return [
+        {"variant": s.variant, "loss": number(s.loss), "rank": field.ranks.get(s.variant)} for s in placed
+    ]
+
+
+def _seen_by(
+    variant: str, standings: Sequence[dict[str, JsonValue]], places: Mapping[str, int]
+) -> JsonObject:
+    """The best `MOST_SHOWN` standings, the variant's own and its neighbours; the count if some are left out.
+
+    With all of them in each decision, what is stored would grow by the square of the variants.
+    """
+    if not standings:
+        return {}
+    mine = places.get(variant)
+    beside = [] if mine is None else standings[max(MOST_SHOWN, mine - 1) : mine + 2]
+    shown: list[JsonValue] = [*standings[:MOST_SHOWN], *beside]
+    seen: JsonObject = {"standings": shown}
+    return seen if len(standings) <= MOST_SHOWN else seen | {"standings_count": len(standings)}
 
 
 def _said(result: CriterionResult) -> str:

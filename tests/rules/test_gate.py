@@ -96,6 +96,14 @@ class TestPromotion:
         assert good.evidence["gate_value"] == 4.70
         assert good.evidence["gap"]["gap"] == pytest.approx(-0.07)  # type: ignore[index,call-overload]
         assert good.evidence["ranked"] == ["good"]
+        assert "ranked_count" not in good.evidence
+
+    def test_of_many_ranked_the_best_stand_in_the_evidence_of_each(self) -> None:
+        outcome = close(CONTROL, *[at(f"v{i:02}", 4.0 + i / 100) for i in range(30)])
+        for judgement in outcome.judgements.values():
+            assert judgement.evidence["ranked"] == [f"v{i:02}" for i in range(20)]
+            assert judgement.evidence["ranked_count"] == 30
+        assert {j.evidence.get("rank") for j in outcome.judgements.values()} == {None, *range(1, 31)}
 
 
 class TestCapAndOrder:

@@ -83,6 +83,22 @@ class TestJudgements:
         assert evidence["standings"][-1] == {"variant": "v1", "loss": "inf", "rank": None}
         assert (evidence["point"], evidence["stage"], evidence["rank"]) == (5000, "confirm", 2)
 
+    def test_of_many_each_keeps_the_best_and_those_beside_it(self) -> None:
+        many = {f"v{i}": 3.0 + i / 100 for i in range(50)}
+        judged = judge(runs_at(5000, many), RACE, step=5000, grid=replace(GRID, entered=50))
+
+        def shown(name: str) -> list[str]:
+            return [standing["variant"] for standing in judged[name].evidence["standings"]]  # type: ignore[union-attr,index,call-overload,misc]
+
+        best = [f"v{i}" for i in range(20)]
+        assert shown("v0") == shown("v18") == shown("control") == best
+        assert shown("v19") == [*best, "v20"]
+        assert shown("v20") == [*best, "v20", "v21"]
+        assert shown("v30") == [*best, "v29", "v30", "v31"]
+        assert shown("v49") == [*best, "v48", "v49"]
+        assert judged["v30"].evidence["standings_count"] == 50
+        assert judged["v30"].evidence["rank"] == 31
+
     def test_the_control_is_in_no_rank_and_counts_in_no_cap(self) -> None:
         """Worst or best, it goes on, and as many variants stay as without it."""
         for loss in (1.0, 9.0):
