@@ -39,8 +39,11 @@ def replay(view: Json) -> RenderableType:
     """Whether the log came out exactly, and where it did not."""
     left_out = len(view["not_replayed"])
     asked = view["decisions"] - left_out
-    said = f"{view['experiment_id']}: {view['reproduced']:,} of {asked:,} decisions made again exactly"
-    parts: list[RenderableType] = [Text(said, style="green" if view["exact"] else "red")]
+    said = (
+        f"{view['reproduced']:,} of {asked:,} decisions made again exactly" if asked else "nothing to replay"
+    )
+    style = "green" if view["exact"] else "red" if asked else "yellow"
+    parts: list[RenderableType] = [Text(f"{view['experiment_id']}: {said}", style=style)]
     if left_out:
         reasons = sorted({item["why"] for item in view["not_replayed"]})
         parts.append(Text(f"{left_out:,} not made again: {'; '.join(reasons)}"))

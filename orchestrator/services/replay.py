@@ -1,6 +1,7 @@
 """Every decision of an experiment made once more from the recorded rows, and compared with the log."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,11 @@ FIELDS = ("kind", "reason", "verdict", "text", "criteria", "evidence")
 """What of a decision is compared."""
 
 BY_CLOCK = "it followed from the clock or from how a worker ended, which no curve tells"
+
+TOO_OLD = "it was recorded before decisions kept what they were made from"
+
+_BY_RULE = re.compile(r"/(evaluation|gate)(-retry-\d+)?$")
+"""The end of the key of a decision that a rule made from curves."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def replay(context: Context, experiment_id: int) -> ReplayView:
         experiment_id=spell("exp", experiment_id),
         decisions=len(every),
         reproduced=len(asked) - len(wrong),
-        exact=not wrong,
+        exact=bool(asked) and not wrong,
         differences=differing,
         not_replayed=left_out,
     )
@@ -123,7 +129,8 @@ def _left_out(row: DecisionRecord) -> NotReplayed | None:
     if row.author != journal.POLICY:
         return NotReplayed(decision_id=id_, why=f"{row.author} decided it")
     if row.attempt is None and row.gate_id is None:
-        return NotReplayed(decision_id=id_, why=BY_CLOCK)
+        by_rule = bool(row.criteria) or _BY_RULE.search(row.key) is not None
+        return NotReplayed(decision_id=id_, why=TOO_OLD if by_rule else BY_CLOCK)
     return None
 
 

@@ -29,6 +29,9 @@ class ReplayView(View):
     decisions: int
     reproduced: int
     exact: bool
-    """Every decision that the rules made is made again, word for word and number for number."""
+    """Every decision that keeps its inputs is made again, word for word and number for number.
+
+    False where there is none: then nothing was replayed, and `not_replayed` says why.
+    """
     differences: list[Difference]
     not_replayed: list[NotReplayed]

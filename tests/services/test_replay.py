@@ -10,9 +10,10 @@ from sqlalchemy import update
 from worlds import World, falling, spec
 
 from orchestrator.domain.ids import number_of
+from orchestrator.protocol.exit import ExitCode
 from orchestrator.services import override
 from orchestrator.services.query import get_experiment, list_runs
-from orchestrator.services.replay import replay
+from orchestrator.services.replay import BY_CLOCK, TOO_OLD, replay
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.tables import decisions, evaluations
@@ -91,6 +92,45 @@ def test_what_a_person_decided_is_left_out_and_said(world: World) -> None:
     found = replay(world.context, experiment)
     assert found.exact
     assert [row.why for row in found.not_replayed] == ["user:ada decided it"]
+
+
+def test_decisions_from_before_inputs_were_kept_are_not_said_to_be_exact(world: World) -> None:
+    experiment = finished(world)
+    with world.database.write() as connection:
+        connection.execute(update(decisions).values(attempt=None, gate_id=None))
+        connection.execute(update(decisions).where(decisions.c.kind == "decline").values(criteria=[]))
+    found = replay(world.context, experiment)
+    assert (found.exact, found.reproduced, found.differences) == (False, 0, [])
+    assert len(found.not_replayed) == found.decisions > 10
+    assert {row.why for row in found.not_replayed} == {TOO_OLD}
+
+
+def test_a_decision_from_before_among_others_leaves_these_exact(world: World) -> None:
+    experiment = finished(world)
+    with world.database.write() as connection:
+        connection.execute(update(decisions).where(decisions.c.step == 20).values(attempt=None))
+    found = replay(world.context, experiment)
+    assert found.exact
+    assert found.reproduced == found.decisions - len(found.not_replayed) > 10
+    assert {row.why for row in found.not_replayed} == {TOO_OLD}
+
+
+def test_what_followed_from_how_a_worker_ended_is_left_out_and_said(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    for key, worker in world.workers.items():
+        if worker.assignment.variant == "wide" and worker.exited is None:
+            world.end(key, worker, ExitCode.CONFIG_ERROR)
+    world.run_to_end(experiment)
+    found = replay(world.context, experiment)
+    assert found.exact
+    assert [row.why for row in found.not_replayed] == [BY_CLOCK]
+
+
+def test_before_the_first_decision_there_is_nothing_to_replay(world: World) -> None:
+    found = replay(world.context, world.submit())
+    assert (found.exact, found.decisions, found.not_replayed) == (False, 0, [])
 
 
 def test_a_measurement_that_was_changed_afterwards_shows(world: World) -> None:
