@@ -43,7 +43,7 @@ test: lint  ## lint, then every test but the long ones
 	$(BIN)/pytest tests/services/test_machine.py
 	$(BIN)/pytest -m 'not acceptance' --ignore tests/services/test_machine.py
 
-acceptance: $(STAMP)  ## the protocol at its true size: 1,000 / 5,000 / 8,000 steps (up to 40 minutes)
+acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 steps), and tiny twins (up to 40 minutes)
 	$(BIN)/pytest -m acceptance --timeout 3000 -s
 
 bench: $(STAMP)  ## benchmarks of the service, as ratios

@@ -16,7 +16,8 @@ SCREENED = {"aux-0.0", "aux-0.005", "aux-0.01", "aux-0.02"}
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path / "home", ASSAY_SLOTS="2", ASSAY_HEARTBEAT_SECONDS="0.5")
+    """With a slot for each run: to start a worker costs more than the few steps that these train."""
+    service = Service(tmp_path / "home", ASSAY_SLOTS="5", ASSAY_HEARTBEAT_SECONDS="0.5")
     service.start()
     yield service
     service.clean()
@@ -60,6 +61,7 @@ def test_the_tiny_lean_matrix_finds_its_variants_replays_and_reports(service: Se
     assert len(re.findall(r"Plotly\.newPlot\(", page)) >= 5
 
 
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_the_tiny_half_parameter_study_ends_in_a_verdict_band(service: Service) -> None:
     spec = shortened("tiny-half-parameter", 20, 40, 80)
@@ -73,6 +75,7 @@ def test_the_tiny_half_parameter_study_ends_in_a_verdict_band(service: Service) 
     assert service.get(f"/v1/experiments/{experiment}/replay")["exact"]
 
 
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_the_tiny_short_screen_asks_for_the_first_gap_and_its_growth(service: Service) -> None:
     experiment = service.post("/v1/experiments", shortened("tiny-short-screen", 20, 60, 80))["id"]
@@ -87,6 +90,7 @@ def test_the_tiny_short_screen_asks_for_the_first_gap_and_its_growth(service: Se
     assert service.get(f"/v1/experiments/{experiment}/replay")["exact"]
 
 
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 def test_a_race_stops_the_slowest_at_its_points_with_real_workers(service: Service) -> None:
     spec = shortened("tiny-a1-aux-loss", 10, 40, 80, 120)
