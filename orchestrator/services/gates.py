@@ -79,11 +79,15 @@ def see(
     connection: Connection,
     chosen: Sequence[RunRecord],
     out: Mapping[int, bool],
+    as_of: Mapping[int, int] | None = None,
     **also: JsonValue,
 ) -> Seen:
-    """These runs as they are now, up to the last evaluation of each."""
-    numbers = runs.count_attempts(connection, [run.id for run in chosen])
-    whole = load_curves(connection, chosen)
+    """These runs as they are now, up to the last evaluation of each.
+
+    Those in `as_of` are seen as they were while that attempt of theirs was the newest.
+    """
+    numbers = runs.count_attempts(connection, [run.id for run in chosen]) | dict(as_of or {})
+    whole = load_curves(connection, chosen, as_of)
     last = {id_: curve.steps[-1] if curve.steps else NEVER for id_, curve in whole.items()}
     rows: list[JsonValue] = [
         {"run": run.id, "attempt": numbers.get(run.id, 0), "upto": last[run.id], "out": out[run.id]}
@@ -94,6 +98,12 @@ def see(
     return Seen(tuple(Entrant(curves[run.id], out[run.id]) for run in chosen), inputs)
 
 
+def seen_attempts(gate: GateRow) -> dict[int, int]:
+    """By run, the attempt that was its newest when the gate was judged."""
+    rows = [dict(row) for row in gate.inputs["entrants"]]  # type: ignore[union-attr,arg-type]  # written by `see`
+    return {int(row["run"]): int(row["attempt"]) for row in rows}
+
+
 def see_again(connection: Connection, gate: GateRow) -> Seen:
     """The runs of a gate as they were when it was judged.
 
@@ -101,8 +111,8 @@ def see_again(connection: Connection, gate: GateRow) -> Seen:
     that was kept have no such step, and are seen whole.
     """
     rows = [dict(row) for row in gate.inputs["entrants"]]  # type: ignore[union-attr,arg-type]  # written by `see`
-    by_id = runs.runs_by_id(connection, [int(row["run"]) for row in rows])
-    as_of = {int(row["run"]): int(row["attempt"]) for row in rows}
+    as_of = seen_attempts(gate)
+    by_id = runs.runs_by_id(connection, list(as_of))
     curves = load_curves(connection, list(by_id.values()), as_of)
     entrants = tuple(Entrant(_as_seen(curves[int(row["run"])], row), bool(row["out"])) for row in rows)
     return Seen(entrants, gate.inputs)

@@ -21,13 +21,14 @@ from orchestrator.services.gates import (
     record_at,
     rule_inputs,
     see,
+    seen_attempts,
 )
 from orchestrator.services.going_on import go_on
 from orchestrator.services.judge import end_run
 from orchestrator.services.link import advance, link
 from orchestrator.services.protocol import Protocol
 from orchestrator.services.shadow import log_shadow
-from orchestrator.store import dependents, experiments
+from orchestrator.store import dependents, experiments, journal
 from orchestrator.store.records import RunRecord, StageRecord
 
 
@@ -65,8 +66,19 @@ def _close_gate(sitting: Sitting, stage: StageRecord, following: StageRecord) ->
 
 def _see(sitting: Sitting, chosen: list[RunRecord], stage: StageRecord, rule: PromoteRule) -> Seen:
     out = {run.id: run.status.is_terminal and run.stage == stage.position for run in chosen}
+    gone = [run.id for run in chosen if run.stage > stage.position]
+    as_of = _as_they_left(sitting, stage.position, gone)
     reference = sitting.experiment.reference_id
-    return see(sitting.connection, chosen, out, rule=rule_inputs(rule), reference=reference)
+    return see(sitting.connection, chosen, out, as_of, rule=rule_inputs(rule), reference=reference)
+
+
+def _as_they_left(sitting: Sitting, position: int, gone: list[int]) -> dict[int, int]:
+    """The attempts of runs that went on early, at that time: one may have fallen back since."""
+    found: dict[int, int] = {}
+    for gate in journal.gates_of(sitting.connection, sitting.experiment.id) if gone else ():
+        if gate.phase == "early" and gate.stage == position:
+            found = seen_attempts(gate) | found
+    return {id_: number for id_, number in found.items() if id_ in gone}
 
 
 def _enter(

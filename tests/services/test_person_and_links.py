@@ -11,6 +11,7 @@ from worlds import World, falling
 from orchestrator.domain.ids import number_of
 from orchestrator.services import override
 from orchestrator.services.query import get_experiment, list_decisions, list_runs
+from orchestrator.services.replay import replay
 from orchestrator.services.views import RunView
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
@@ -114,3 +115,45 @@ def test_what_held_is_forgotten_when_the_control_comes_back(world: World) -> Non
     assert get_experiment(world.context, experiment).held is None
     assert world.run_to_end(experiment) == "succeeded"
     assert get_experiment(world.context, experiment).held is None
+
+
+def fall_back(world: World, variant: str, step: int) -> None:
+    """The variant's worker dies, and the newest checkpoint that is sound lies at `step`."""
+    newest = world.checkpoint
+    world.checkpoint = lambda a: step if a.variant == variant else newest(a)  # type: ignore[method-assign]
+    for key, worker in world.workers.items():
+        if worker.assignment.variant == variant and worker.exited is None:
+            world.end(key, worker, 1)
+
+
+@pytest.mark.parametrize("variant", ["base", "wide"])
+def test_a_run_that_went_on_early_and_fell_back_is_ranked_as_it_left(world: World, variant: str) -> None:
+    screen = {"name": "screen", "steps": 100, "variants": VARIANTS}
+    promote = {"best": 2, "eligible": "all", "eager": True}
+    experiment = world.submit(stages=[screen, {"name": "confirm", "steps": 400, "promote": promote}])
+    move, last = world.move, {"wider"}
+
+    def late(key: str, worker: Any) -> None:
+        """`wider` stands still before the gate, and the one that fell back stands still behind it."""
+        held = worker.assignment.variant in last and (worker.step >= 80 and worker.sequence > 0)
+        if not held:
+            move(key, worker)
+
+    world.move = late  # type: ignore[method-assign]
+    for _ in range(12):
+        world.turn()
+    assert runs_of(world, experiment)[variant, 0].stage == "confirm"
+    fall_back(world, variant, 80)
+    last.add(variant)
+    for _ in range(8):
+        world.turn()
+        world.wait(4)
+    last.remove("wider")
+    for _ in range(6):
+        world.turn()
+    found = get_experiment(world.context, experiment)
+    assert found.held is None
+    assert found.stages[0].conclusion == "screen promotes wide, wider, of 2 ranked"
+    last.clear()
+    assert world.run_to_end(experiment) == "succeeded"
+    assert replay(world.context, experiment).exact
