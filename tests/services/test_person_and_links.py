@@ -129,7 +129,7 @@ def fall_back(world: World, variant: str, step: int) -> None:
 @pytest.mark.parametrize("variant", ["base", "wide"])
 def test_a_run_that_went_on_early_and_fell_back_is_ranked_as_it_left(world: World, variant: str) -> None:
     screen = {"name": "screen", "steps": 100, "variants": VARIANTS}
-    promote = {"best": 2, "eligible": "all", "eager": True}
+    promote = {"best": 2, "eager": True}
     experiment = world.submit(stages=[screen, {"name": "confirm", "steps": 400, "promote": promote}])
     move, last = world.move, {"wider"}
 
