@@ -14,7 +14,7 @@ from orchestrator.cli.tables import table
 def comparison(view: Json) -> RenderableType:
     """Each variant against the control, what it costs, and each run at its matched points."""
     parts: list[RenderableType] = [
-        Text(f"{view['experiment_id']}: every variant against {view['control']} at the same {view['axis']}")
+        Text(f"{view['experiment_id']}: every variant against {_anchor(view)} at the same {view['axis']}")
     ]
     variants = view.get("variants", [])
     if variants:
@@ -28,6 +28,12 @@ def comparison(view: Json) -> RenderableType:
         )
         parts += [Text(head, style="bold"), Padding(_points(row["points"], view["axis"]), (0, 0, 0, 2))]
     return Group(*parts)
+
+
+def _anchor(view: Json) -> str:
+    """The control, and what stands in for it should it have broken off."""
+    reference = view.get("reference")
+    return f"{view['control']} (or the reference {reference})" if reference else str(view["control"])
 
 
 def _quality(variants: Sequence[Json], axis: str) -> RenderableType:

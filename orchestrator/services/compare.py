@@ -16,6 +16,8 @@ from orchestrator.services.compare_pairs import Pair, matched_to, pair_up
 from orchestrator.services.compare_variants import compare_variants
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment
+from orchestrator.services.references import reference_curve
+from orchestrator.store import curves as stored
 from orchestrator.store import experiments, histories, runs
 from orchestrator.store.records import ExperimentRecord
 
@@ -36,10 +38,12 @@ def compare_experiment(connection: Connection, record: ExperimentRecord, axis: A
     variants = experiments.get_variants(connection, record.id)
     facts = {variant.id: ConfigFacts.model_validate(variant.facts) for variant in variants}
     policy = Policy.model_validate(record.policy)
-    pairs = pair_up(every, curves, facts)
+    row = None if record.reference_id is None else stored.get_curve(connection, record.reference_id)
+    pairs = pair_up(every, curves, facts, None if row is None else reference_curve(row))
     return views.CompareView(
         experiment_id=spell("exp", record.id),
         control=record.control,
+        reference=None if row is None else row.name,
         axis=axis,
         variants=compare_variants(pairs, policy, axis),
         rows=[_row(pair, policy, axis) for pair in pairs],

@@ -129,7 +129,7 @@ def _why_none(pair: Pair, ratio: float) -> str:
 
 def _why(pair: Pair, ratio: float) -> Unmatched | None:
     """What stands in the way at a pair's last evaluation; None where it has none and may still get one."""
-    if pair.control is None:
+    if pair.control_curve is None:
         return Unmatched(f"the control has no run at seed {pair.run.seed}", invalid=True)
     if not pair.curve.evaluations:
         run = pair.run

@@ -117,6 +117,8 @@ class VariantCompare(View):
 class CompareView(View):
     experiment_id: str
     control: str
+    reference: str | None = None
+    """The pinned curve that variants are compared with where the control has broken off."""
     axis: Literal["step", "tokens"]
     variants: list[VariantCompare]
     """The control first, then in the plan's order."""

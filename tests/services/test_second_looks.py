@@ -12,6 +12,7 @@ from worlds import World, falling, spec
 from orchestrator.domain.errors import Conflict, Invalid
 from orchestrator.domain.ids import number_of
 from orchestrator.services import override
+from orchestrator.services.compare import compare
 from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
 from orchestrator.services.references import create_reference
 from orchestrator.services.replay import replay
@@ -270,6 +271,13 @@ def test_a_pinned_reference_stands_in_for_a_dead_control(world: World) -> None:
     assert world.run_to_end(experiment) == "succeeded"
     gate = [d for d in decisions_of(world, experiment) if d.variant == "wide" and d.kind == "promote"]
     assert "the reference known-base's" in gate[0].text
+    compared = compare(world.context, experiment, "step")
+    assert compared.reference == "known-base"
+    (wide,) = [row for row in compared.rows if row.variant == "wide"]
+    assert {point.invalid for point in wide.points} == {None}
+    assert wide.points[4].gap == pytest.approx(-0.2)
+    (whole,) = [variant for variant in compared.variants if variant.variant == "wide"]
+    assert whole.gap is not None
     assert get_experiment(world.context, experiment).reference == pinned
     assert replay(world.context, experiment).exact
 
