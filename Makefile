@@ -39,9 +39,8 @@ format: $(STAMP)  ## let ruff fix and format
 	$(BIN)/ruff format .
 
 test: lint  ## lint, then every test but the long ones
-	@# the state machine first and by itself: whole services over and over, with nothing left open beside them
-	$(BIN)/pytest tests/services/test_machine.py
-	$(BIN)/pytest -m 'not acceptance' --ignore tests/services/test_machine.py
+	@# two processes, one for each core of CI; a file stays in one of them, with what its tests share
+	$(BIN)/pytest -m 'not acceptance' -n 2 --dist loadfile
 
 acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 steps), and tiny twins (up to 40 minutes)
 	$(BIN)/pytest -m acceptance --timeout 3000 -s

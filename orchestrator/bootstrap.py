@@ -110,6 +110,10 @@ def build_context(settings: Settings, database: Database, address: str) -> Conte
         policies=load_policies(configs_folder() / "policies"),
         limits=Limits(
             lease=timedelta(seconds=settings.lease_seconds),
+            progress=timedelta(seconds=settings.progress_seconds),
+            start=timedelta(seconds=settings.start_seconds),
+            unknown=timedelta(seconds=settings.unknown_seconds),
+            min_free_bytes=settings.min_free_bytes,
             heartbeat_seconds=settings.heartbeat_seconds,
             gate_wait_seconds=settings.gate_wait_seconds,
             cancel_grace_seconds=settings.cancel_grace_seconds,

@@ -74,6 +74,18 @@ class Settings(BaseSettings):
 
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
     lease_seconds: Annotated[float, Field(gt=0)] = 60.0
+    progress_seconds: Annotated[float, Field(gt=0)] = 900.0
+    """A worker that is heard but comes no further for so long is stalled, and is restarted."""
+    start_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """The same, to its first step."""
+    unknown_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How long after its lease an attempt that the engine cannot tell of is waited for."""
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2**30
+    """No worker is started while the data folder's disk has less."""
+    ingest_queue: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Reports and heartbeats that may wait to be written; above it, 429 with Retry-After."""
+    leader_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """On PostgreSQL: how long the service that ticks may be silent before another takes over."""
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
     gate_wait_seconds: Annotated[float, Field(ge=0)] = 300.0
     cancel_grace_seconds: Annotated[float, Field(ge=0)] = 20.0

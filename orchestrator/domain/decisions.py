@@ -17,6 +17,8 @@ class DecisionKind(StrEnum):
     DECLINE = "decline"
     HOLD = "hold"
     FAIL = "fail"
+    FALL_BACK = "fall_back"
+    """A checkpoint was damaged, so the run went on from the one before it."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     DISK_FULL = "disk_full"
     LOST = "lost"
     CRASHED = "crashed"
+    STALLED = "stalled"
     PREEMPTED = "preempted"
     YIELDED = "yielded"
     LINKED = "linked"

@@ -135,6 +135,16 @@ class Budget(SpecModel):
     """Hours of one slot, over all attempts of all runs."""
 
 
+class Retries(SpecModel):
+    """What a run may go through before it is given up."""
+
+    restarts: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Of broken attempts (lost, stalled, crashed), in any `within_steps` steps of the run."""
+    within_steps: Steps = 1000
+    out_of_memory: Literal["fail", "accumulate"] = "fail"
+    """`accumulate`: once more, each step divided into twice as many passes (same tokens, less memory)."""
+
+
 class ExperimentSpec(SpecModel):
     """One question with its plan: what a document is parsed into, and what an accepted one is read as."""
 
@@ -152,6 +162,7 @@ class ExperimentSpec(SpecModel):
     shadow: str | JsonObject | None = None
     """A second policy whose decisions are logged and never acted upon."""
     resources: Resources = Resources()
+    retries: Retries = Retries()
     budget: Budget | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Experiments of a higher one get slots first; equal ones share them."""

@@ -49,6 +49,8 @@ class Assignment(WireModel):
     threads: Ordinal | None = None
     processes: Ordinal = 1
     """How many train the run together, one on each of its GPUs; on CPU slots one, with more threads."""
+    memory_factor: Ordinal = 1
+    """A step is divided into so many times as many passes as the config says: same tokens, less memory."""
     device: str | None = None
     """`cpu`, `cuda`, or None for what the machine has."""
 

@@ -102,6 +102,15 @@ class CheckpointRecord(WireModel):
     eval_loss: float | None = None
 
 
+class PassedOver(WireModel):
+    """A checkpoint that could not be resumed from, so an older one was."""
+
+    step: Count
+    path: str
+    problem: str
+    """What is wrong with it, in words."""
+
+
 class Phase(StrEnum):
     """Where the worker is."""
 
@@ -124,8 +133,10 @@ class Report(WireModel):
     evaluations: tuple[Evaluation, ...] = ()
     points: tuple[Point, ...] = ()
     checkpoints: tuple[CheckpointRecord, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    """In an attempt's first report: checkpoints newer than the one it went on from, and why not those."""
     notes: tuple[str, ...] = ()
-    """Sentences for a person: a checkpoint that was found corrupt and passed over, for one."""
+    """Sentences for a person."""
     exit: ExitRecord | None = None
 
 

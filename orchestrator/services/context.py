@@ -25,6 +25,15 @@ class Limits:
     """Times that the services keep."""
 
     lease: timedelta = timedelta(seconds=60)
+    """How long an attempt may be silent."""
+    progress: timedelta = timedelta(minutes=15)
+    """How long a worker that is heard may come no further while it trains."""
+    start: timedelta = timedelta(hours=1)
+    """How long it may take to its first step: text is prepared and kernels are compiled there."""
+    unknown: timedelta = timedelta(hours=1)
+    """How long after its lease an attempt that the engine knows nothing of is waited for."""
+    min_free_bytes: int = 2**30
+    """No worker is started while the data folder's disk has less."""
     heartbeat_seconds: float = 2.0
     gate_wait_seconds: float = 300.0
     cancel_grace_seconds: float = 20.0

@@ -115,6 +115,8 @@ class RunRecord:
     """The run of an equal config whose curve and checkpoints this one took over, if it did."""
     history_from: int
     """Attempts up to this number do not count against retries: a person took the run up again after them."""
+    memory_factor: int
+    """Into how many times as many passes a step is divided as the config says, after an out of memory."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,10 @@ class AttemptRecord:
     reason: str | None
     detail: str | None
     identity: JsonObject | None
+    phase: str | None
+    """Where its worker said last that it is."""
+    progress_at: datetime | None
+    """When its worker last came further, or stood at its gate: what the progress deadline counts from."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,10 @@ class CheckpointRow:
     manifest_sha256: str
     size_bytes: int
     created_at: datetime
+    damage: str | None
+    """What was wrong with its files when somebody last read them."""
+    removed_at: datetime | None
+    """When retention removed its files: no gate could need them any more."""
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,7 @@ runs = Table(
     Column("ended_at", UtcDateTime),
     Column("linked_run_id", BigInt),
     Column("history_from", Integer, nullable=False, server_default="0"),
+    Column("memory_factor", Integer, nullable=False, server_default="1"),
     UniqueConstraint("variant_id", "seed"),
     Index("ix_runs_experiment_id_status", "experiment_id", "status"),
 )
@@ -164,6 +165,8 @@ attempts = Table(
     Column("reason", String(32)),
     Column("detail", PlainText),
     Column("identity", JSON(none_as_null=True)),
+    Column("phase", String(16)),
+    Column("progress_at", UtcDateTime),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -217,6 +220,8 @@ checkpoints = Table(
     Column("manifest_sha256", String(64), nullable=False),
     Column("size_bytes", BigInt, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("damage", PlainText),
+    Column("removed_at", UtcDateTime),
     UniqueConstraint("attempt_id", "step"),
     Index("ix_checkpoints_run_id", "run_id"),
 )
@@ -287,6 +292,16 @@ policies = Table(
     Column("document", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     UniqueConstraint("name", "version"),
+)
+
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("epoch", BigInt, nullable=False),
+    Column("holder", String(100), nullable=False),
+    Column("address", PlainText, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
 )
 
 events = Table(

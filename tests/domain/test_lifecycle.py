@@ -72,6 +72,7 @@ STATUS_OF = {
     Reason.OUT_OF_MEMORY: FAI,
     Reason.DISK_FULL: FAI,
     Reason.LOST: FAI,
+    Reason.STALLED: FAI,
     Reason.CRASHED: FAI,
     Reason.PREEMPTED: FAI,
     Reason.YIELDED: FAI,
