@@ -9,7 +9,7 @@ from functools import cached_property
 from pydantic import JsonValue
 
 from orchestrator.domain.curves import upto
-from orchestrator.domain.decisions import Judgement
+from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import criterion_document
 from orchestrator.domain.ids import spell
 from orchestrator.rules.judge import judge_evaluation
@@ -26,6 +26,8 @@ FIELDS = ("kind", "reason", "verdict", "text", "criteria", "evidence")
 """What of a decision is compared."""
 
 BY_CLOCK = "it followed from the clock or from how a worker ended, which no curve tells"
+
+BY_DISK = "it followed from a damaged checkpoint, which no curve tells"
 
 TOO_OLD = "it was recorded before decisions kept what they were made from"
 
@@ -128,6 +130,8 @@ def _left_out(row: DecisionRecord) -> NotReplayed | None:
     id_ = spell("dec", row.id)
     if row.author != journal.POLICY:
         return NotReplayed(decision_id=id_, why=f"{row.author} decided it")
+    if row.kind == DecisionKind.FALL_BACK:
+        return NotReplayed(decision_id=id_, why=BY_DISK)
     if row.attempt is None and row.gate_id is None:
         by_rule = bool(row.criteria) or _BY_RULE.search(row.key) is not None
         return NotReplayed(decision_id=id_, why=TOO_OLD if by_rule else BY_CLOCK)

@@ -166,3 +166,9 @@ def checkpoints_of(connection: Connection, run_id: int) -> list[CheckpointRow]:
     """Ascending by step."""
     query = select(checkpoints).where(checkpoints.c.run_id == run_id)
     return fetch(connection, query.order_by(checkpoints.c.step, checkpoints.c.id), CheckpointRow)
+
+
+def mark_damaged(connection: Connection, run_ids: Sequence[int], path: str, problem: str) -> int:
+    """How many checkpoints of these runs at `path` are known as damaged from now on."""
+    query = update(checkpoints).where(checkpoints.c.run_id.in_(run_ids), checkpoints.c.path == path)
+    return connection.execute(query.where(checkpoints.c.damage.is_(None)).values(damage=problem)).rowcount
