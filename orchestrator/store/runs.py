@@ -26,7 +26,9 @@ _RUN = _runs().where(runs.c.id == bindparam("id"))
 _RUNS_OF = _runs().where(runs.c.experiment_id.in_(bindparam("ids", expanding=True))).order_by(runs.c.id)
 _ATTEMPT = select(attempts).where(attempts.c.id == bindparam("id"))
 _ATTEMPTS_OF = select(attempts).where(attempts.c.run_id == bindparam("run_id")).order_by(attempts.c.number)
-_LIVE = select(attempts).where(attempts.c.status != AttemptStatus.ENDED).order_by(attempts.c.id)
+LIVE = tuple(status for status in AttemptStatus if status is not AttemptStatus.ENDED)
+# By `in`, not `!=`: of 10,000 ended attempts the index then leads past each.
+_LIVE = select(attempts).where(attempts.c.status.in_(LIVE)).order_by(attempts.c.id)
 _LIVE_OF = (
     select(attempts)
     .where(attempts.c.run_id == bindparam("run_id"), attempts.c.status != AttemptStatus.ENDED)

@@ -168,6 +168,7 @@ attempts = Table(
     Column("phase", String(16)),
     Column("progress_at", UtcDateTime),
     UniqueConstraint("run_id", "number"),
+    Index("ix_attempts_exit_code", "exit_code", "status"),
 )
 
 reports = Table(
