@@ -22,6 +22,7 @@ def upgrade() -> None:
     time = sa.DateTime(timezone=True)
     op.add_column("attempts", sa.Column("phase", sa.String(length=16), nullable=True))
     op.add_column("attempts", sa.Column("progress_at", time, nullable=True))
+    op.add_column("reports", sa.Column("held", sa.JSON(), nullable=True))
     op.create_index("ix_attempts_exit_code", "attempts", ["exit_code", "status"], unique=False)
     op.add_column("runs", sa.Column("memory_factor", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("checkpoints", sa.Column("damage", sa.Text(), nullable=True))

@@ -7,6 +7,7 @@ AssayError
 │   ├── StaleEpoch        409
 │   └── IllegalTransition 409
 ├── Invalid               422  (holds the fields)
+├── TooMany               429
 └── Busy                  503
 """
 
@@ -78,6 +79,13 @@ class Invalid(AssayError):
     def __init__(self, errors: list[FieldError]) -> None:
         self.errors = errors
         super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+
+
+class TooMany(AssayError):
+    """More waits to be written than the service takes at once; try again shortly."""
+
+    status = 429
+    code = "too_many"
 
 
 class Busy(AssayError):

@@ -177,6 +177,7 @@ reports = Table(
     Column("attempt_id", BigInt, ForeignKey("attempts.id"), primary_key=True),
     Column("sequence", BigInt, primary_key=True),
     Column("body_sha256", LargeBinary(32), nullable=False),
+    Column("held", JSON(none_as_null=True)),
     sqlite_with_rowid=False,
 )
 
