@@ -6,7 +6,7 @@ loses a worker or starts a second one. Boot id and start time tell a worker from
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class LocalEngine:
     ) -> None:
         self._claims = Claims(state_directory)
         self._gpus = {f"gpu:{gpu.index}": gpu for gpu in _gpus(use_gpus)}
-        self._cpu_slots = cpu_slots
+        self._slots = _slots(self._gpus, cpu_slots)
         self._clock = clock
         self._lock = Lock()
         self._children: list[subprocess.Popen[bytes]] = []
@@ -47,9 +47,7 @@ class LocalEngine:
 
     def slots(self) -> tuple[Slot, ...]:
         """The GPUs by index, or the CPU slots where there are none."""
-        if self._gpus:
-            return tuple(Slot(id, SlotKind.GPU, gpu.name) for id, gpu in self._gpus.items())
-        return tuple(Slot(f"cpu:{number}", SlotKind.CPU, "CPU") for number in range(self._cpu_slots))
+        return self._slots
 
     def submit(self, key: str, spec: WorkerSpec) -> Handle:
         """The handle of the one worker of `key`. An error is ambiguous if the claim was not seen in time."""
@@ -98,6 +96,8 @@ class LocalEngine:
 
     def logs(self, handle: Handle, offset: int, limit: int) -> tuple[bytes, int]:
         """At most `limit` bytes of `worker.log` from `offset`, and where to go on."""
+        if "directory" not in handle.data:
+            return b"", offset  # a start that may never have been carried out
         with _errors(f"read the log of {handle.key}"):
             try:
                 file = (Path(str(handle.data["directory"])) / LOG_FILE).open("rb")
@@ -113,6 +113,11 @@ class LocalEngine:
         with _errors("list the claims"):
             keys = self._claims.keys()
         return [handle for key in keys if (handle := self.find(key))]
+
+    def forget(self, keys: Sequence[str]) -> int:
+        """Removes the claims and exit files of those of which no process is left."""
+        with _errors("forget workers that are over"):
+            return workers.forget(self._claims, keys)
 
     def close(self) -> None:
         """Forgets cancellations under way; workers stay."""
@@ -153,6 +158,12 @@ class LocalEngine:
                 cancellation.is_told = bool(found)
             if workers.is_gone(self._claims, key):
                 del self._cancellations[key]
+
+
+def _slots(found: Mapping[str, gpus.Gpu], cpu_slots: int) -> tuple[Slot, ...]:
+    if found:
+        return tuple(Slot(id, SlotKind.GPU, gpu.name) for id, gpu in found.items())
+    return tuple(Slot(f"cpu:{number}", SlotKind.CPU, "CPU") for number in range(cpu_slots))
 
 
 def _gpus(use_gpus: bool | None) -> tuple[gpus.Gpu, ...]:

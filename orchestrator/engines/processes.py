@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -25,6 +26,7 @@ class Process:
     state: str
 
 
+@cache
 def boot_id() -> str:
     """The id that the kernel drew at this boot. Raises `OSError` where there is none."""
     return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
@@ -43,7 +45,8 @@ def parse(stat: str) -> Process:
 def read(pid: int) -> Process | None:
     """The living process `pid`, or None: a zombie is not alive."""
     try:
-        process = parse((_PROC / str(pid) / "stat").read_text())
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - asked of every worker at every tick
+            process = parse(file.read())
     except _GONE:
         return None
     return None if process.state in _DEAD_STATES else process
@@ -69,6 +72,18 @@ def was_given(pid: int, variable: str) -> bool:
     except (*_GONE, PermissionError):
         return False
     return os.fsencode(variable) in environment.split(b"\0")
+
+
+def values_given(variable: str) -> set[str]:
+    """Every value that this variable was started with in a living process that this user can read."""
+    prefix, found = os.fsencode(variable) + b"=", set()
+    for process in every():
+        try:
+            environment = (_PROC / str(process.pid) / "environ").read_bytes()
+        except (*_GONE, PermissionError):
+            continue
+        found |= {entry[len(prefix) :] for entry in environment.split(b"\0") if entry.startswith(prefix)}
+    return {os.fsdecode(value) for value in found}
 
 
 def send(processes: Iterable[Process], signum: int) -> None:

@@ -1,6 +1,5 @@
 """The rows that the plan is made from."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -23,43 +22,51 @@ def load_snapshot(connection: Connection, context: Context) -> Snapshot:
     found = experiments.open_experiments(connection)
     ids = [experiment.id for experiment in found]
     stages = experiments.get_stages(connection, ids)
-    every_run = runs.runs_of(connection, ids)
+    own: dict[int, list[RunRecord]] = {}
+    for run in runs.runs_of(connection, ids):
+        own.setdefault(run.experiment_id, []).append(run)
     waiting = dependents.dependents_of(connection, ids)
-    live = runs.live_attempts(connection)
-    held = [slot for attempt in [*live, *runs.unseen_ends(connection)] for slot in attempt.slots]
+    live, left = runs.held_slots(connection)
     there = [slot.id for slot in context.engine.slots()]
+    held = {run_id: len(slots) for run_id, slots in live.items()}
     now = context.clock()
     views = tuple(
-        _view(connection, experiment, stages, every_run, waiting, live, now) for experiment in found
+        _view(
+            connection,
+            experiment,
+            [stage for stage in stages if stage.experiment_id == experiment.id],
+            own.get(experiment.id, []),
+            [row for row in waiting if row.experiment_id == experiment.id],
+            held,
+            now,
+        )
+        for experiment in found
     )
-    return Snapshot(views, free_slots(there, held), now, all_slots=len(there))
+    taken = [slot for slots in live.values() for slot in slots] + left
+    return Snapshot(views, free_slots(there, taken), now, all_slots=len(there))
 
 
 def _view(
     connection: Connection,
     experiment: ExperimentRecord,
     stages: Sequence[StageRecord],
-    every_run: Sequence[RunRecord],
+    own: Sequence[RunRecord],
     waiting: Sequence[DependentRow],
-    live: Sequence[AttemptRecord],
+    held: Mapping[int, int],
     now: datetime,
 ) -> ExperimentView:
-    own = [run for run in every_run if run.experiment_id == experiment.id]
+    """`held`: how many slots each run's live attempt holds, for the runs that have one."""
     works = budget_works(connection, experiment, own, now)
-    waiters = [row for row in waiting if row.experiment_id == experiment.id and row.kind == "best_of"]
-    held = Counter(run_id for attempt in live for run_id in [attempt.run_id] * len(attempt.slots))
+    waiters = [row for row in waiting if row.kind == "best_of"]
+    protocol = protocol_of(experiment)
     return ExperimentView(
         id=experiment.id,
         status=experiment.status,
         slots_per_run=_slots_per_run(experiment.spec),
-        stages=tuple(
-            StageRow(stage.position, stage.name, stage.status, stage.steps)
-            for stage in stages
-            if stage.experiment_id == experiment.id
-        ),
-        runs=tuple(_run(run, works, held[run.id], protocol_of(experiment).begins(run)) for run in own),
+        stages=tuple(StageRow(stage.position, stage.name, stage.status, stage.steps) for stage in stages),
+        runs=tuple(_run(run, works, held.get(run.id, 0), protocol.begins(run)) for run in own),
         priority=experiment.priority,
-        held_slots=sum(held[run.id] for run in own),
+        held_slots=sum(held.get(run.id, 0) for run in own),
         waiting=_waiting(connection, experiment, waiters, own),
         account=budget_account(experiment, works),
         has_reference=experiment.reference_id is not None,

@@ -1,7 +1,10 @@
 """Rows as frozen values. A field has the name of its column."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from sqlalchemy import Connection, Row, Select
@@ -249,18 +252,29 @@ _ENUMS: dict[tuple[type, str], type] = {
 
 def fetch(connection: Connection, query: Select[Any], record: type[R], **values: Any) -> list[R]:
     """Every row of `query`, with `values` for its bound parameters, as a `record`."""
-    return [_record(row, record) for row in connection.execute(query, values)]
+    result = connection.execute(query, values)
+    make = _maker(record, tuple(result.keys()))
+    return [make(row) for row in result]
 
 
 def fetch_one(connection: Connection, query: Select[Any], record: type[R], **values: Any) -> R | None:
     """The first row of `query`, with `values` for its bound parameters, as a `record`; or None."""
-    row = connection.execute(query, values).first()
-    return None if row is None else _record(row, record)
+    result = connection.execute(query, values)
+    row = result.first()
+    return None if row is None else _maker(record, tuple(result.keys()))(row)
 
 
-def _record(row: Row[Any], record: type[R]) -> R:
-    values = {f.name: row._mapping[f.name] for f in fields(record)}
-    for name in values:
-        if enum := _ENUMS.get((record, name)):
-            values[name] = enum(values[name])
-    return record(**values)
+@lru_cache(maxsize=128)
+def _maker(record: type[R], columns: tuple[str, ...]) -> Callable[[Row[Any]], R]:
+    """What makes a record of a row, by position: a tick reads a thousand rows of twenty columns."""
+    names = [f.name for f in fields(record)]
+    pick = itemgetter(*(columns.index(name) for name in names))
+    enums = [(i, _ENUMS[record, name]) for i, name in enumerate(names) if (record, name) in _ENUMS]
+
+    def make(row: Row[Any]) -> R:
+        values = list(pick(row))
+        for place, enum in enums:
+            values[place] = enum(values[place])
+        return record(*values)
+
+    return make

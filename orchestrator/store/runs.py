@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
@@ -29,6 +29,7 @@ _ATTEMPTS_OF = select(attempts).where(attempts.c.run_id == bindparam("run_id")).
 LIVE = tuple(status for status in AttemptStatus if status is not AttemptStatus.ENDED)
 # By `in`, not `!=`: of 10,000 ended attempts the index then leads past each.
 _LIVE = select(attempts).where(attempts.c.status.in_(LIVE)).order_by(attempts.c.id)
+_HELD = select(attempts.c.run_id, attempts.c.slots).where(attempts.c.status.in_(LIVE))
 _LIVE_OF = (
     select(attempts)
     .where(attempts.c.run_id == bindparam("run_id"), attempts.c.status != AttemptStatus.ENDED)
@@ -44,6 +45,15 @@ _UNSEEN = (
     )
     .order_by(attempts.c.id)
 )
+_LEFT = _UNSEEN.with_only_columns(attempts.c.slots)
+_INTENTS = select(attempts).where(attempts.c.status == AttemptStatus.INTENT).order_by(attempts.c.id)
+_CANCELLED = (
+    select(runs.c.id)
+    .join(attempts, attempts.c.run_id == runs.c.id)
+    .where(attempts.c.status.in_(LIVE), runs.c.status == RunStatus.CANCELLED)
+)
+_AT_ONCE = 500
+"""Values in one `IN`: databases have a bound."""
 
 
 def add_run(connection: Connection, **values: Any) -> int:
@@ -122,6 +132,14 @@ def live_attempts(connection: Connection) -> list[AttemptRecord]:
     return fetch(connection, _LIVE, AttemptRecord)
 
 
+def held_slots(connection: Connection) -> tuple[dict[int, list[str]], list[str]]:
+    """Slots held by live attempts, by run; and those of ended ones whose worker nobody has seen go."""
+    live: dict[int, list[str]] = {}
+    for run_id, slots in connection.execute(_HELD):
+        live.setdefault(run_id, []).extend(slots)
+    return live, [slot for slots in connection.execute(_LEFT).scalars() for slot in slots]
+
+
 def live_attempt_of(connection: Connection, run_id: int) -> AttemptRecord | None:
     return fetch_one(connection, _LIVE_OF, AttemptRecord, run_id=run_id)
 
@@ -149,12 +167,56 @@ def note_exit_code(connection: Connection, id_: int, code: int) -> None:
     connection.execute(query.values(exit_code=code))
 
 
-def renew_leases(connection: Connection, expires_at: datetime) -> None:
-    """Every open attempt gets at least this long: after a pause of the service nobody is lost at once."""
-    query = update(attempts).where(attempts.c.status != AttemptStatus.ENDED)
-    connection.execute(
-        query.where(attempts.c.lease_expires_at < expires_at).values(lease_expires_at=expires_at)
-    )
+def renew_leases(connection: Connection, expires_at: datetime, now: datetime) -> int:
+    """Every open attempt holds its lease until then, and its progress counts from now; how many there are.
+
+    A lease that lay further ahead, before the clock was set back, is made shorter.
+    """
+    query = update(attempts).where(attempts.c.status.in_(LIVE))
+    return connection.execute(query.values(lease_expires_at=expires_at, progress_at=now)).rowcount
+
+
+def put_off(connection: Connection, ids: Sequence[int], expires_at: datetime, now: datetime) -> None:
+    """The same for these attempts alone: they wait for a start, and cannot be heard before it."""
+    query = update(attempts).where(attempts.c.id.in_(ids), attempts.c.status.in_(LIVE))
+    connection.execute(query.values(lease_expires_at=expires_at, progress_at=now))
+
+
+def hasten_retries(connection: Connection, latest: datetime) -> None:
+    """No pending run waits for longer than until then: the clock was set back under its back-off."""
+    query = update(runs).where(runs.c.status == RunStatus.PENDING, runs.c.not_before > latest)
+    connection.execute(query.values(not_before=latest))
+
+
+def intents(connection: Connection) -> list[AttemptRecord]:
+    """Attempts that no engine has confirmed yet."""
+    return fetch(connection, _INTENTS, AttemptRecord)
+
+
+def cancelled_with_worker(connection: Connection) -> set[int]:
+    """Cancelled runs whose attempt has not ended."""
+    return set(connection.execute(_CANCELLED).scalars())
+
+
+class Claimant(NamedTuple):
+    """The attempt that a worker's key belongs to."""
+
+    key: str
+    run_id: int
+    status: str
+    exit_code: int | None
+    ended_at: datetime | None
+
+
+def claimants(connection: Connection, keys: Sequence[str]) -> dict[str, Claimant]:
+    """The attempt of each key, for those that there are."""
+    columns = (attempts.c[name] for name in Claimant._fields)
+    query = select(*columns).where(attempts.c.key.in_(bindparam("keys", expanding=True)))
+    found: dict[str, Claimant] = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        rows = connection.execute(query, {"keys": list(keys[start : start + _AT_ONCE])})
+        found |= {row.key: Claimant(*row) for row in rows}
+    return found
 
 
 def add_checkpoint(connection: Connection, **values: Any) -> None:
