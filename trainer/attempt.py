@@ -16,6 +16,7 @@ The block is left by `SystemExit` with the documented code, unless the run has f
 
 import logging
 import platform
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -28,11 +29,12 @@ from pydantic import ValidationError
 from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.kind import ConfigFacts
-from orchestrator.protocol.report import Identity, Phase, Point
+from orchestrator.protocol.report import Identity, PassedOver, Phase, Point
 from orchestrator.protocol.wire import JsonObject
 from trainer.contract import folders, kept
 from trainer.contract.dialogue import Dialogue, Ending
 from trainer.contract.ending import account, write_exit
+from trainer.contract.room import room
 from trainer.contract.tally import Tally
 from trainer.problems import Diverged, WorkerProblem
 
@@ -70,6 +72,7 @@ class Attempt:
         self._identity: Identity | None = None
         self._tally = Tally()
         self._saved_step = 0
+        self._size = 0  # of the checkpoint before, in bytes: the next will be about as large
         self._began: float | None = None  # of the step that is being timed
         self._logged_at: float | None = None
         self._ending: Ending | None = None
@@ -140,16 +143,17 @@ class Attempt:
             versions={"python": platform.python_version(), **(versions or {})},
         )
         kept.check_identity(self._identity)
-        folder, notes = self._resumed
+        folder, passed_over = self._resumed
         if folder is not None:
             self._tally = kept.read(folder, self.assignment, self._identity)
             self._saved_step = self.step
+            self._size = folders.size_of(folder)
         self._dialogue.reporter.emit(
             Phase.STARTING,
             self.step,
             resumed_from_step=self.step,
             identity=self._identity,
-            notes=tuple(notes),
+            passed_over=tuple(passed_over),
         )
         log.info("training from step %d to %d", self.step, self._dialogue.target)
 
@@ -258,19 +262,25 @@ class Attempt:
 
     def seal(self, folder: Path) -> None:
         """Makes `folder`, on the disk of the attempt's directory, the checkpoint of this step."""
-        kept.write(folder, self.assignment, self._need_identity(), self._tally)
-        record = folders.seal(folder, self.directory, self.step)
-        self._saved_step = self.step
+        with room(self.directory, self.step, 0, self._keep):  # the files of the loop are there already
+            kept.write(folder, self.assignment, self._need_identity(), self._tally)
+            record = folders.seal(folder, self.directory, self.step)
+        self._saved_step, self._size = self.step, record.size_bytes
         evaluation = self._tally.evaluation_here()
         loss = evaluation.eval_loss if evaluation else None
         self._dialogue.checkpoints.append(record.model_copy(update={"eval_loss": loss}))
-        folders.prune(self.directory, {*self.assignment.gate_steps, self.assignment.target_step})
+        folders.prune(self.directory, self._keep)
 
     # --- parts --------------------------------------------------------------------------------------------
 
     @cached_property
-    def _resumed(self) -> tuple[Path | None, list[str]]:
+    def _resumed(self) -> tuple[Path | None, list[PassedOver]]:
         return folders.newest(self._directories(), self.assignment.resume_at_most, folders.verified)
+
+    @property
+    def _keep(self) -> set[int]:
+        """Steps whose checkpoints outlive the retention of the others."""
+        return {*self.assignment.gate_steps, self.assignment.target_step}
 
     def _directories(self) -> list[Path]:
         return [self.directory, *map(Path, self.assignment.resume_from)]
@@ -297,9 +307,13 @@ class Attempt:
     def _save(self, save: Save | None) -> None:
         if save is None:
             raise Misused(f"there is no checkpoint of step {self.step}: give its folder to `seal`")
-        folder = folders.building(self.directory, self.step)
-        save(folder)
-        self.seal(folder)
+        with room(self.directory, self.step, self._size, self._keep):
+            folder = folders.building(self.directory, self.step)
+            try:
+                save(folder)
+                self.seal(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _need_identity(self) -> Identity:
         if self._identity is None:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from orchestrator.protocol.report import CheckpointRecord
+from orchestrator.protocol.report import CheckpointRecord, PassedOver
 from trainer.contract import folders
 from trainer.contract.folders import Damaged
 
@@ -48,8 +48,8 @@ def write(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def newest(directories: Iterable[Path], at_most: int | None = None) -> tuple[Saved | None, list[str]]:
-    """The newest checkpoint that is whole, and a note for each that was passed over.
+def newest(directories: Iterable[Path], at_most: int | None = None) -> tuple[Saved | None, list[PassedOver]]:
+    """The newest checkpoint that is whole, and each that was passed over for it.
 
     Raises `CheckpointProblem` when there are some and none can be read.
     """

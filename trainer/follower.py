@@ -53,7 +53,7 @@ def _obey(assignment: Assignment, training: "Training") -> ExitRecord:
     from trainer.resume import resume
     from trainer.team import Order
 
-    step = resume(assignment, training)[0].step
+    step = resume(assignment, training).progress.step
     while (heard := training.team.hear())[0] is not Order.LEAVE:
         if heard[0] is Order.STEP:
             training.step(heard[1], detailed=heard[2])

@@ -6,6 +6,7 @@ WorkerProblem                 the message is for a person; `code` is the exit co
 +-- DataProblem               21  the text is missing, too small, or out of reach
 +-- CheckpointProblem         22  the run has checkpoints and none can be read
 +-- Diverged                  30  too many steps in a row were not finite
++-- DiskFull                  32  no room for a checkpoint or a report
 +-- StaleEpoch                40  another attempt holds the lease
 """
 
@@ -13,6 +14,9 @@ import errno
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a used-up quota and a limit on a file's size are told as."""
 
 
 class WorkerProblem(Exception):
@@ -51,6 +55,12 @@ class Diverged(WorkerProblem):
     code = ExitCode.DIVERGED
 
 
+class DiskFull(WorkerProblem):
+    """The disk has no room for a checkpoint or for the spool."""
+
+    code = ExitCode.DISK_FULL
+
+
 class StaleEpoch(WorkerProblem):
     """The service said that another attempt holds the lease."""
 
@@ -63,7 +73,7 @@ def code_for(error: BaseException) -> ExitCode:
         return error.code
     if isinstance(error, ConfigProblem):
         return ExitCode.CONFIG_ERROR
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return ExitCode.DISK_FULL
     if _out_of_memory(error):
         return ExitCode.OUT_OF_MEMORY

@@ -1,6 +1,8 @@
 """What goes into a checkpoint besides tensors, and how a run goes on from one."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from orchestrator.protocol.assignment import Assignment
+from orchestrator.protocol.report import PassedOver
 from trainer import checkpoint
 from trainer.config import Config
 from trainer.problems import CheckpointProblem, ConfigMismatch
@@ -46,16 +49,25 @@ def snapshot(
     return dict(training.model.state_dict()), training.optimizer.state(), state
 
 
-def resume(assignment: Assignment, training: Training) -> tuple[Progress, list[str]]:
-    """Puts `training` where the newest good checkpoint was; its progress, and notes for a person.
+@dataclass(frozen=True)
+class Resumed:
+    """Where a training goes on, and what is to be told of it."""
+
+    progress: Progress
+    passed_over: Sequence[PassedOver] = ()
+    notes: Sequence[str] = ()
+
+
+def resume(assignment: Assignment, training: Training) -> Resumed:
+    """Puts `training` where the newest good checkpoint was.
 
     Raises `CheckpointProblem` when there are checkpoints and none is good, `ConfigMismatch` when it is of
     another run.
     """
     directories = [Path(assignment.directory), *map(Path, assignment.resume_from)]
-    saved, notes = checkpoint.newest(directories, assignment.resume_at_most)
+    saved, passed_over = checkpoint.newest(directories, assignment.resume_at_most)
     if saved is None:
-        return Progress(), notes
+        return Resumed(Progress())
     _refuse_mismatch(saved, training)
     training.model.load_state_dict(dict(saved.model))
     training.optimizer.load(saved.optimizer)
@@ -69,7 +81,7 @@ def resume(assignment: Assignment, training: Training) -> tuple[Progress, list[s
     if progress.window.counts:
         training.counts = torch.tensor(progress.window.counts, device=training.device)
         training.dropped = torch.tensor(progress.window.dropped, device=training.device)
-    return progress, notes + _changes(saved, training)
+    return Resumed(progress, passed_over, _changes(saved, training))
 
 
 def _changes(saved: checkpoint.Saved, training: Training) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from orchestrator.protocol.report import CheckpointRecord
 from trainer import checkpoint
 from trainer.contract import folders
+from trainer.contract.room import room
 
 Tensors = dict[str, Tensor]
 SWITCH_SECONDS = 0.0001
@@ -44,7 +45,7 @@ class Saver:
     def take(self, *, wait: bool) -> CheckpointRecord | None:
         """The record of the checkpoint that was begun, once; None when it is not on disk yet, or none was.
 
-        Raises what stopped its writing: `OSError` when the disk is full.
+        Raises what stopped its writing: `DiskFull` when there was no room for it.
         """
         pending = self._pending
         if pending is None or not (wait or pending.done()):
@@ -55,7 +56,9 @@ class Saver:
     def _write(
         self, step: int, model: Tensors, optimizer: Tensors, state: dict[str, Any]
     ) -> CheckpointRecord:
-        record = checkpoint.write(self._directory, step, model, optimizer, state)
+        size = sum(tensor.nbytes for tensor in (*model.values(), *optimizer.values()))
+        with room(self._directory, step, size, self._keep):
+            record = checkpoint.write(self._directory, step, model, optimizer, state)
         folders.prune(self._directory, self._keep)
         return record
 

@@ -55,14 +55,16 @@ def _train(assignment: Assignment, reporter: Reporter, interrupted: Callable[[],
         from trainer.resume import resume
         from trainer.team import Order
 
-        progress, notes = resume(assignment, training)
+        resumed = resume(assignment, training)
+        progress = resumed.progress
         training.team.say(Order.BEGIN, progress.step)
         reporter.emit(
             Phase.STARTING,
             progress.step,
             resumed_from_step=progress.step,
             identity=_identity(training.config, training),
-            notes=tuple(notes),
+            passed_over=tuple(resumed.passed_over),
+            notes=tuple(resumed.notes),
         )
         if progress.step < assignment.target_step:
             log.info(

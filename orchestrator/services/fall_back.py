@@ -35,7 +35,7 @@ def record_fall_back(
     stage = experiments.get_stages(connection, [experiment.id])[run.stage]
     new = journal.add_decision(
         connection,
-        key=f"run:{run.id}/{stage.name}/{resumed}/fall-back-{attempt.number}",
+        key=f"run:{run.id}/fall-back-{attempt.number}",
         experiment=experiment,
         run_id=run.id,
         stage=stage.name,

@@ -45,7 +45,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
 @pytest.mark.parametrize("name", ["manifest.json", "attempt.json", "state/total.json"])
-def test_a_damaged_checkpoint_is_passed_over_with_a_note(
+def test_a_damaged_checkpoint_is_passed_over_and_reported(
     damage: Callable[[Path], None], name: str, before: Path
 ) -> None:
     if name == "manifest.json" and damage is flip:
@@ -57,7 +57,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_note(
     assert toy.total == sum(range(1, 41))
     first = reports(directory)[0]
     assert first.resumed_from_step == 10
-    assert "step-00000020" in first.notes[0]
+    assert [(one.step, one.path) for one in first.passed_over] == [(20, str(at(before, 20)))]
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew(before: Path) -> None:

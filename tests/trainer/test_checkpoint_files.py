@@ -44,10 +44,10 @@ def test_a_damaged_newest_falls_back_to_the_one_before(name: str, damage: str, t
         file.write_bytes(content[: len(content) // 2])
     else:
         file.write_bytes(bytes([content[0] ^ 0xFF]) + content[1:])
-    saved, notes = checkpoint.newest([tmp_path])
+    saved, passed_over = checkpoint.newest([tmp_path])
     assert saved is not None
     assert saved.step == 10
-    assert "step-00000020" in notes[0]
+    assert [(one.step, Path(one.path)) for one in passed_over] == [(20, file.parent)]
 
 
 def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path: Path) -> None:

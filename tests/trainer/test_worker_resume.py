@@ -140,7 +140,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, cache: 
     work_here(second)
     opening = reports(second.directory)[0]
     assert opening.resumed_from_step == 10
-    assert "step-00000020" in opening.notes[0]
+    assert [(one.step, one.path) for one in opening.passed_over] == [(20, str(newest))]
+    assert "model.safetensors" in opening.passed_over[0].problem
     assert evaluations(second.directory)[20].eval_loss == evaluations(first.directory)[20].eval_loss
 
     for folder in newest.parent.iterdir():

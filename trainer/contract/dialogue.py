@@ -15,7 +15,7 @@ from orchestrator.protocol.report import (
     Point,
 )
 from trainer.contract.reporter import Reporter
-from trainer.problems import StaleEpoch
+from trainer.problems import DiskFull, StaleEpoch
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,15 @@ class Dialogue:
         return self._emit(phase, step, evaluations=evaluations, checkpoints=checkpoints)
 
     def orders(self, step: int) -> Ending | None:
-        """How it must end at this boundary, after a signal or the newest directive. Raises `StaleEpoch`."""
+        """How it must end at this boundary, after a signal or the newest directive.
+
+        Raises `StaleEpoch`, and `DiskFull` when a report could not be spooled.
+        """
         if self.reporter.stale:
             raise StaleEpoch("the service says that another attempt holds the lease")
+        if (full := self.reporter.full) is not None:
+            where = self._assignment.directory
+            raise DiskFull(f"the spool in {where} could not be written ({full.strerror}): make room there")
         if self._interrupted():
             return ExitCode.PREEMPTED, "a signal asked it to leave"
         return self._obey(self.reporter.directive(), step)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from orchestrator.protocol.exit import ExitCode, ExitRecord
+from trainer.contract import folders
 from trainer.problems import code_for
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,22 @@ def account(error: BaseException, step: int) -> ExitRecord:
 
 
 def write_exit(directory: Path, record: ExitRecord, name: str = "exit.json") -> None:
-    """`exit.json`, whole or not at all."""
+    """`exit.json`, whole or not at all; on a full disk, an unfinished checkpoint makes room for it."""
+    try:
+        _write(directory, record, name)
+    except OSError:
+        folders.remove_unfinished(directory)
+        try:
+            _write(directory, record, name)
+        except OSError:
+            log.exception("%s could not be written", name)
+
+
+def _write(directory: Path, record: ExitRecord, name: str) -> None:
     building = directory / f".exit.{os.getpid()}.tmp"
     try:
         building.write_text(record.model_dump_json() + "\n")
         building.replace(directory / name)
     except OSError:
-        log.exception("%s could not be written", name)
+        building.unlink(missing_ok=True)
+        raise

@@ -11,11 +11,12 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import file_digest
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator.protocol.report import CheckpointRecord
+from orchestrator.protocol.report import CheckpointRecord, PassedOver
 from trainer.problems import CheckpointProblem
 
 Read = TypeVar("Read")
@@ -46,7 +47,7 @@ def seal(folder: Path, directory: Path, step: int) -> CheckpointRecord:
     final.parent.mkdir(parents=True, exist_ok=True)
     _write_manifest(folder, step)
     if final.exists():  # of an attempt that was started twice in one directory
-        shutil.rmtree(final)
+        remove(final)
     folder.rename(final)
     _sync(final.parent)
     return record(final)
@@ -54,22 +55,27 @@ def seal(folder: Path, directory: Path, step: int) -> CheckpointRecord:
 
 def newest(
     directories: Iterable[Path], at_most: int | None, read: Callable[[Path], Read]
-) -> tuple[Read | None, list[str]]:
-    """What `read` makes of the newest checkpoint that is whole, and a note for each that was passed over.
+) -> tuple[Read | None, list[PassedOver]]:
+    """What `read` makes of the newest checkpoint that is whole, and each that was passed over for it.
 
     `read` raises `Damaged` for one that is not. Raises `CheckpointProblem` when there are some and none is.
     """
-    notes: list[str] = []
+    passed: list[PassedOver] = []
     found = candidates(directories, at_most)
     for path in found:
         try:
-            return read(path), notes
+            return read(path), passed
         except Damaged as error:
-            notes.append(f"checkpoint {path.name} of {path.parent.parent.name} was passed over: {error}")
-            log.warning(notes[-1])
+            log.warning("%s was passed over: %s", _named(path), error)
+            passed.append(PassedOver(step=step_of(path), path=str(path), problem=str(error)))
     if found:
-        raise CheckpointProblem("none of the run's checkpoints can be read: " + "; ".join(notes))
-    return None, notes
+        each = "; ".join(f"{_named(Path(one.path))}: {one.problem}" for one in passed)
+        raise CheckpointProblem(f"none of the run's checkpoints can be read: {each}")
+    return None, passed
+
+
+def _named(path: Path) -> str:
+    return f"checkpoint {path.name} of {path.parent.parent.name}"
 
 
 def candidates(directories: Iterable[Path], at_most: int | None = None) -> list[Path]:
@@ -109,8 +115,13 @@ def record(path: Path) -> CheckpointRecord:
         step=step_of(path),
         path=str(path),
         manifest_sha256=_hash(path / MANIFEST),
-        size_bytes=sum(file.stat().st_size for file in _files(path)),
+        size_bytes=size_of(path),
     )
+
+
+def size_of(path: Path) -> int:
+    """Of all files of a checkpoint, in bytes."""
+    return sum(file.stat().st_size for file in _files(path))
 
 
 def records(directories: Iterable[Path], step: int) -> tuple[CheckpointRecord, ...]:
@@ -129,12 +140,22 @@ def remove_unfinished(directory: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Removes a checkpoint: first its name, so that what a crash leaves of it is taken for none."""
+    doomed = path.with_name(f".{path.name}.old.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    with suppress(OSError):
+        path.rename(doomed)
+    for left in (doomed, path):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def prune(directory: Path, keep_steps: Iterable[int]) -> None:
     """Removes all but the newest `KEPT` and those at `keep_steps` from the attempt's own directory."""
     kept = set(keep_steps)
     for path in candidates([directory])[KEPT:]:
         if step_of(path) not in kept:
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
 
 def _write_manifest(folder: Path, step: int) -> None:

@@ -61,6 +61,11 @@ class Reporter:
         """There is a service to ask, whether or not it answers."""
         return self._thread is not None
 
+    @property
+    def full(self) -> OSError | None:
+        """Why the newest reports could not be spooled: they are in memory alone until there is room."""
+        return self._spool.full
+
     def emit(self, phase: Phase, step: int, **parts: Any) -> int:
         """Spools a report and hands it to the sender; returns its sequence."""
         with self._changed:
