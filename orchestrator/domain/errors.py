@@ -8,6 +8,7 @@ AssayError
 │   └── IllegalTransition 409
 ├── Invalid               422  (holds the fields)
 ├── TooMany               429
+├── NotLeading            503
 └── Busy                  503
 """
 
@@ -93,3 +94,10 @@ class Busy(AssayError):
 
     status = 503
     code = "busy"
+
+
+class NotLeading(AssayError):
+    """Another service holds the lead, and this one may not act on its plan."""
+
+    status = 503
+    code = "not_leading"

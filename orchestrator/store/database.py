@@ -4,28 +4,49 @@ import fcntl
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import OperationalError
 
 from orchestrator.domain.errors import Busy
 
 _BUSY_TIMEOUT_MS = 10_000
 _CHANGING_MODE = threading.Lock()  # of two connections that turn a new file to WAL, one would find it locked
 _WRITERS = 0x617373  # the advisory lock that PostgreSQL writers of this service share
-_SERVICE = 0x617374  # and the one that the service holds while it runs
+_LOCK_NOT_AVAILABLE = "55P03"
+_LIMITS = (
+    "SELECT set_config('lock_timeout', :lock, true),"
+    " set_config('idle_in_transaction_session_timeout', :idle, true)"
+)
+_REACHING = {
+    "application_name": "assay",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""How long a PostgreSQL server that does not answer is waited for, in seconds but the last; a URL wins."""
+
+Guard = Callable[[Connection], None]
+"""Looks, in the transaction of a write, whether it may be made; raises if not."""
 
 
 @contextmanager
-def locked_file(file: Path, otherwise: str) -> Iterator[None]:
-    """Holds a lock on a file, made if missing. Raises `Busy(otherwise)` when another process holds it."""
+def locked_file(file: Path, otherwise: str, *, shared: bool = False) -> Iterator[None]:
+    """Holds a lock on a file, made if missing: alone, or with all who want it `shared`.
+
+    Raises `Busy(otherwise)` when another process has it in a way that does not go with that.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             raise Busy(otherwise) from None
         yield
@@ -37,6 +58,9 @@ class Database:
     def __init__(self, url: str, *, patience_seconds: float = _BUSY_TIMEOUT_MS / 1000) -> None:
         self.url = url
         self.patience_seconds = patience_seconds
+        self.pause_seconds = 15.0
+        """After so long a silence PostgreSQL ends a writer, since it holds up all others."""
+        self._guard: Guard = lambda _connection: None
         self.engine = _engine(url)
         self._snapshots = _snapshots(self.engine)
         self._writing = threading.Lock()
@@ -49,7 +73,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that no other writer runs beside: load, decide and apply see the same rows.
 
-        Raises `Busy` when the writers before it take longer than the patience of this database.
+        Raises `Busy` when the writers before it take longer than the patience of this database, and what
+        the guard raises, if it has one.
         """
         if not self._writing.acquire(timeout=self.patience_seconds):
             raise Busy("too many writers wait for the database; nothing was written")
@@ -58,7 +83,8 @@ class Database:
                 writer = connection.execution_options(assay_write=True)
                 with writer.begin():
                     if not self.is_sqlite:
-                        writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITERS})
+                        self._queue_up(writer)
+                    self._guard(writer)
                     yield writer
         finally:
             self._writing.release()
@@ -70,21 +96,47 @@ class Database:
             yield connection
 
     @contextmanager
+    def beside(self) -> Iterator[Connection]:
+        """A short transaction on PostgreSQL that waits for no writer: for a row that has a lock of its own.
+
+        Raises `Busy` when somebody holds that row.
+        """
+        with self.engine.begin() as connection:
+            try:
+                connection.execute(text(_LIMITS), self._limits(1.0))
+                yield connection
+            except OperationalError as error:
+                raise _told(error) from error
+
+    def guarded(self, guard: Guard) -> "Database":
+        """The same database, whose every `write` first asks `guard`; what that raises undoes it."""
+        other = copy(self)
+        other._guard = guard
+        return other
+
+    @contextmanager
     def claim(self) -> Iterator[None]:
-        """The right to run a service on this database, until it is given back.
+        """The right to run a service on this SQLite file, until it is given back.
 
         Raises `Busy` when another service has it: two that tick would start every run twice.
         """
-        text_ = "another service works on this database: stop it first"
-        if self.is_sqlite:
-            with locked_file(Path(f"{self.engine.url.database}.lock"), text_):
-                yield
-            return
-        with self.engine.connect() as holder:
-            if not holder.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _SERVICE}).scalar_one():
-                raise Busy(text_)
-            holder.commit()
+        with locked_file(
+            Path(f"{self.engine.url.database}.lock"),
+            "another service works on this database: stop it first",
+        ):
             yield
+
+    def _queue_up(self, writer: Connection) -> None:
+        """Waits until no other service writes. A writer that falls silent is ended by the server."""
+        limits = self._limits(self.patience_seconds)
+        try:
+            writer.execute(text(f"{_LIMITS}, pg_advisory_xact_lock(:key)"), {"key": _WRITERS, **limits})
+        except OperationalError as error:
+            raise _told(error) from error
+
+    def _limits(self, lock_seconds: float) -> dict[str, str]:
+        seconds = {"lock": lock_seconds, "idle": self.pause_seconds}
+        return {name: f"{max(1, round(1000 * value))}ms" for name, value in seconds.items()}
 
     def close(self) -> None:
         self.engine.dispose()
@@ -96,7 +148,12 @@ def _engine(url: str) -> Engine:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         return create_engine(
-            parsed, pool_pre_ping=True, isolation_level="READ COMMITTED", json_serializer=to_json
+            parsed,
+            pool_pre_ping=True,
+            pool_timeout=_BUSY_TIMEOUT_MS / 1000,
+            isolation_level="READ COMMITTED",
+            json_serializer=to_json,
+            connect_args={name: value for name, value in _REACHING.items() if name not in parsed.query},
         )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +162,13 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _told(error: OperationalError) -> Exception:
+    """`Busy` for a lock that was not to be had in time, and the error itself for any other."""
+    if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        return Busy("another service holds the database; nothing was written")
+    return error
 
 
 def _snapshots(engine: Engine) -> Engine:
