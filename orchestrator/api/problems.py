@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 
 from orchestrator.domain.errors import AssayError, FieldError, Invalid
@@ -36,8 +36,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AssayError, _assay)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(TimeoutError, _database)
+    for away in (OperationalError, InterfaceError, InternalError, TimeoutError):
+        app.add_exception_handler(away, _database)
     app.add_exception_handler(Exception, _unforeseen)
 
 
