@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, Interval, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from orchestrator.store.tables import leaders
@@ -47,9 +47,7 @@ def read(connection: Connection) -> LeaderRecord | None:
 
 def take(connection: Connection, holder: str, address: str, lasts: timedelta) -> Lead | None:
     """The lead under a new epoch, if there was none or its lease has run out; None while another's runs."""
-    fresh = insert(leaders).values(
-        name=TICK, epoch=1, holder=holder, address=address, expires_at=_now() + lasts
-    )
+    fresh = insert(leaders).values(name=TICK, epoch=1, holder=holder, address=address, expires_at=_in(lasts))
     taken = fresh.on_conflict_do_update(
         index_elements=[leaders.c.name],
         set_={
@@ -66,7 +64,7 @@ def take(connection: Connection, holder: str, address: str, lasts: timedelta) ->
 
 def renew(connection: Connection, lead: Lead, lasts: timedelta) -> bool:
     """Whether the lead still holds: its lease then runs anew, and nobody takes it before this commits."""
-    renewed = update(leaders).where(*_is(lead)).values(expires_at=_now() + lasts)
+    renewed = update(leaders).where(*_is(lead)).values(expires_at=_in(lasts))
     return connection.execute(renewed).rowcount == 1
 
 
@@ -93,3 +91,7 @@ def _is(lead: Lead) -> tuple[ColumnElement[bool], ...]:
 def _now() -> ColumnElement[datetime]:
     """Now, not the time at which the transaction began."""
     return func.clock_timestamp(type_=UtcDateTime())
+
+
+def _in(lasts: timedelta) -> ColumnElement[datetime]:
+    return _now() + literal(lasts, Interval())
