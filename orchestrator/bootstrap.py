@@ -8,20 +8,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from fastapi import Depends, FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
-from sqlalchemy import text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.api.app import create_app
 from orchestrator.api.deps import require_person
@@ -32,22 +32,34 @@ from orchestrator.engines.local import LocalEngine
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import CRITERIA
 from orchestrator.scheduler import Ticker
+from orchestrator.services.address import AddressFile
 from orchestrator.services.context import Context, Limits, Trainer
 from orchestrator.services.launch import extend_leases
+from orchestrator.services.lead import Leadership, LeaderTick
 from orchestrator.services.policies import record_shipped
 from orchestrator.services.reconcile import tick
 from orchestrator.settings import Settings, TrainerKind, unknown_variables
+from orchestrator.store.backup import FOLDER as BACKUPS
+from orchestrator.store.clock import DatabaseClock
 from orchestrator.store.database import Database, locked_file
-from orchestrator.store.migrate import upgrade
+from orchestrator.store.opening import make_ready, open_database, sqlite_file
 
-ADDRESS_FILE = "service.json"
 LOCK_FILE = "service.lock"
+BACKLOG = 2048
+"""Callers that may wait to be accepted, as many as uvicorn allows."""
+STOP_SECONDS = 10.0
+"""From the signal to stop to leaving with requests unanswered: nothing is lost by it, workers ask again."""
 
 log = logging.getLogger("assay")
 
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def boot_seconds() -> float:
+    """Seconds since the machine came up, those that it slept through too."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def configs_folder() -> Path:
@@ -102,7 +114,7 @@ def build_context(settings: Settings, database: Database, address: str) -> Conte
     return Context(
         database=database,
         engine=LocalEngine(home / "engine", settings.cpu_slots, settings.use_gpus, time.monotonic),
-        clock=utc_now,
+        clock=utc_now if database.is_sqlite else DatabaseClock(database, boot_seconds),
         new_token=partial(secrets.token_urlsafe, 32),
         home=home,
         address=lambda: address,
@@ -122,27 +134,56 @@ def build_context(settings: Settings, database: Database, address: str) -> Conte
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The bound socket, before anything else is touched. Raises `Busy` when the port is taken."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """The socket, before anything else is touched. Raises `Busy` when it cannot be had.
+
+    It listens already: of two that only bind, each would get the port. Who calls before the service is ready
+    waits for its answer.
+    """
+    bound = None
     try:
-        bound.bind((settings.host, settings.port))
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        wanted = min(found, key=lambda one: one[0] != socket.AF_INET)
+        bound = socket.socket(*wanted[:3])
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(wanted[4])
+        bound.listen(BACKLOG)
     except OSError as error:
-        bound.close()
+        if bound is not None:
+            bound.close()
         where = f"{settings.host}:{settings.port}"
-        raise Busy(
-            f"cannot listen on {where} ({error.strerror}): set ASSAY_PORT, or 0 for a free port"
-        ) from None
+        fix = "set ASSAY_PORT, or 0 for a free port; ASSAY_HOST for another address"
+        raise Busy(f"cannot listen on {where} ({error.strerror}): {fix}") from None
     return bound
 
 
 class Server(uvicorn.Server):
-    """Uvicorn raises a signal again once it has stopped, which would skip what comes after it here."""
+    """Stops at the first signal, once what it accepted is answered; at the second, or when that takes too
+    long, it calls `left` and is gone."""
+
+    def __init__(self, config: uvicorn.Config, left: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._left = left
+
+    def obey_signals(self) -> None:
+        """From here on SIGTERM and SIGINT stop this server. An alarm ends what does not stop in time."""
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+            signal.signal(signum, self.handle_exit)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Uvicorn raises a signal again once it has stopped, which would skip what comes after it here."""
         yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            self.should_exit = True
+            signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+            return
+        late = sig == signal.SIGALRM
+        why = f"not stopped within {STOP_SECONDS:.0f} s" if late else "asked a second time to stop"
+        log.warning("%s: leaving at once; what was acknowledged is in the database", why)
+        self._left()
+        os._exit(1)
 
 
 def serve(settings: Settings) -> None:
@@ -154,30 +195,18 @@ def serve(settings: Settings) -> None:
     busy = f"another service works on {home}: stop it, or set ASSAY_HOME to another folder"
     with ExitStack() as stack:
         stack.enter_context(bound)
-        stack.enter_context(locked_file(home / LOCK_FILE, busy))
-        database = stack.enter_context(closing(open_database(settings)))
-        stack.enter_context(database.claim())
-        upgrade(database)
+        is_shared = sqlite_file(settings.resolved_database_url) is None
+        stack.enter_context(locked_file(home / LOCK_FILE, busy, shared=is_shared))
+        database = stack.enter_context(closing(open_database(settings.resolved_database_url, home / BACKUPS)))
+        database.pause_seconds = settings.leader_seconds
+        if not is_shared:
+            stack.enter_context(database.claim())
+        make_ready(database, home / BACKUPS, utc_now)
         address = settings.url or _url(bound)
         context = build_context(settings, database, address)
         stack.enter_context(closing(context.engine))
         record_shipped(context)
         _run(settings, context, bound, address)
-
-
-def open_database(settings: Settings) -> Database:
-    """The database of the settings. Raises `ValueError` when its URL or its server cannot be used."""
-    url = settings.resolved_database_url
-    if url in {"sqlite://", "sqlite:///:memory:"}:
-        raise ValueError("database_url: a database in memory is lost at the end: name a file")
-    try:
-        database = Database(url)
-        with database.read() as connection:
-            connection.execute(text("SELECT 1"))
-    except (ArgumentError, ImportError, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"database_url: the database cannot be opened ({reason}): check the URL") from error
-    return database
 
 
 def build_app(settings: Settings, context: Context) -> FastAPI:
@@ -193,64 +222,105 @@ def build_app(settings: Settings, context: Context) -> FastAPI:
 
 
 def _run(settings: Settings, context: Context, bound: socket.socket, address: str) -> None:
-    ticker = Ticker(partial(tick, context), settings.tick_seconds, utc_now)
+    file = AddressFile(context.home, address, os.getpid())
+    is_alone = context.database.is_sqlite
+    beat, leave = _alone(context, file) if is_alone else _shared(settings, context, file, address)
+    ticker = Ticker(beat, settings.tick_seconds)
     app = build_app(settings, replace(context, wake=ticker.wake))
-    extend_leases(context)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-    file = context.home / ADDRESS_FILE
-    write_address(file, address)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=8)
     log.info("serving on %s, data in %s", address, context.home)
-    server = Server(config)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, server.handle_exit)
+    server = Server(config, file.remove)
+    server.obey_signals()
     ticker.start()
     try:
         server.run(sockets=[bound])
     finally:
         ticker.stop()
-        file.unlink(missing_ok=True)
+        leave()
 
 
-def write_address(file: Path, address: str) -> None:
-    """Atomically: workers and the CLI read it at any time."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"url": address, "pid": os.getpid()}))
-    temporary.replace(file)
+Act = Callable[[], None]
+
+
+def _alone(context: Context, file: AddressFile) -> tuple[Act, Act]:
+    """What to do at each tick and at the end, for the only service of a SQLite database."""
+    extend_leases(context)
+    file.keep()
+    return partial(tick, context), file.remove
+
+
+def _shared(settings: Settings, context: Context, file: AddressFile, address: str) -> tuple[Act, Act]:
+    """The same for one of the services that share a PostgreSQL database: it ticks while it leads."""
+    holder = f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}"
+    lasts = timedelta(seconds=settings.leader_seconds)
+    leadership = Leadership(context.database, holder, address, lasts, boot_seconds)
+    leading = LeaderTick(context, leadership, tick, file.keep)
+    clock = context.clock
+    measure = clock.measure if isinstance(clock, DatabaseClock) else lambda: None
+
+    def beat() -> None:
+        measure()
+        leading()
+
+    def leave() -> None:
+        try:
+            leadership.give_up()
+        except (AssayError, SQLAlchemyError) as error:
+            log.warning("the lead was not given up, it runs out by itself: %s", _sentence(error))
+        file.remove()
+
+    return beat, leave
 
 
 def _url(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://{reachable}:{port}"
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
 def _names() -> list[str]:
     return [f"ASSAY_{name.upper()}" for name in Settings.model_fields]
 
 
-def main() -> int:
-    """The exit code: 0 after a clean stop, 1 when it could not start, 2 for bad settings."""
+def read_settings() -> Settings | None:
+    """The settings, with the logging of a program of ours; None when they do not fit, which is said."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in unknown_variables(os.environ):
         log.warning("%s is no setting of Assay and means nothing%s", name, did_you_mean(name, _names()))
     try:
-        settings = Settings()
+        return Settings()
     except SettingsError as error:
         log.error("%s", f"{error}: {error.__cause__}" if error.__cause__ else error)
-        return 2
     except ValidationError as error:
         for item in error.errors():
             field = "_".join(str(part) for part in item["loc"]).upper()
             log.error("setting ASSAY_%s: %s (got %r)", field, item["msg"], item["input"])
+    return None
+
+
+def said(work: Callable[[Settings], None]) -> int:
+    """The exit code: 0 done, 1 when it could not be, 2 for bad settings. Every failure is one line."""
+    settings = read_settings()
+    if settings is None:
         return 2
     try:
-        serve(settings)
-    except (AssayError, ValueError) as error:
-        log.error("%s", getattr(error, "detail", None) or error)
+        work(settings)
+    except (AssayError, ValueError, OSError, SQLAlchemyError) as error:
+        log.error("%s", _sentence(error))
         return 1
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """One line. SQLAlchemy's first says it all, and the others are the statement."""
+    lines = str(getattr(error, "detail", None) or error).splitlines() or [type(error).__name__]
+    return lines[0] if isinstance(error, SQLAlchemyError) else " ".join(lines)
+
+
+def main() -> int:
+    """The exit code of a service: 0 after a clean stop, 1 when it could not start, 2 for bad settings."""
+    return said(serve)
 
 
 if __name__ == "__main__":
