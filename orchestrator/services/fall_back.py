@@ -10,7 +10,7 @@ from orchestrator.domain.evidence import Verdict
 from orchestrator.protocol.report import PassedOver, Report
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment
-from orchestrator.store import experiments, journal, links, runs
+from orchestrator.store import checkpoints, experiments, journal, links
 from orchestrator.store.records import AttemptRecord, RunRecord
 
 REASON = "checkpoint_damaged"
@@ -46,7 +46,7 @@ def record_fall_back(
     if new:
         owners = [owner.id for owner in links.chain(connection, run.id)]
         for passed in report.passed_over:
-            runs.mark_damaged(connection, owners, passed.path, passed.problem)
+            checkpoints.mark_damaged(connection, owners, passed.path, passed.problem)
 
 
 def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedOver]) -> Judgement:

@@ -63,6 +63,7 @@ def newest_checkpoint(connection: Connection, run_id: int, at_most: int | None =
         return 0
     most = linked[0].step if at_most is None else min(at_most, linked[0].step)
     query = select(func.max(checkpoints.c.step)).where(checkpoints.c.run_id.in_([run.id for run in linked]))
+    query = query.where(checkpoints.c.damage.is_(None), checkpoints.c.removed_at.is_(None))
     return connection.execute(query.where(checkpoints.c.step <= most)).scalar_one() or 0
 
 

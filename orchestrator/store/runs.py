@@ -227,12 +227,8 @@ def add_checkpoint(connection: Connection, **values: Any) -> None:
 
 
 def checkpoints_of(connection: Connection, run_id: int) -> list[CheckpointRow]:
-    """Ascending by step."""
-    query = select(checkpoints).where(checkpoints.c.run_id == run_id)
+    """Those of the run that it can go on from, ascending by step: neither damaged nor removed."""
+    query = select(checkpoints).where(
+        checkpoints.c.run_id == run_id, checkpoints.c.damage.is_(None), checkpoints.c.removed_at.is_(None)
+    )
     return fetch(connection, query.order_by(checkpoints.c.step, checkpoints.c.id), CheckpointRow)
-
-
-def mark_damaged(connection: Connection, run_ids: Sequence[int], path: str, problem: str) -> int:
-    """How many checkpoints of these runs at `path` are known as damaged from now on."""
-    query = update(checkpoints).where(checkpoints.c.run_id.in_(run_ids), checkpoints.c.path == path)
-    return connection.execute(query.where(checkpoints.c.damage.is_(None)).values(damage=problem)).rowcount
