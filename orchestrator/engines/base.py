@@ -168,6 +168,13 @@ class Engine(Protocol):
         """Every worker that this engine still has a record of, running or over, ordered by key."""
         ...
 
+    def forget(self, keys: Sequence[str]) -> int:
+        """Drops the records of those of these workers of which no process is left; how many they were.
+
+        Nobody may submit such a key again: it would start another worker.
+        """
+        ...
+
     def close(self) -> None:
         """Lets go of the engine's own resources; workers stay as they are."""
         ...
@@ -180,3 +187,9 @@ def check_key(key: str) -> str:
             "a key is 1-120 letters, digits, '.', '_' or '-', not first '.' or '-'", transient=False
         )
     return key
+
+
+def processes_on(engine: Engine, slots: Sequence[str]) -> int:
+    """How many processes train a run on these slots: one for each GPU; CPU slots are threads of one."""
+    there = {slot.id for slot in engine.slots() if slot.kind is SlotKind.GPU}
+    return max(1, len(there.intersection(slots)))

@@ -50,6 +50,8 @@ class FakeWorld:
         """Keys that `poll` answers `unknown` for."""
         self.submit_failures: list[bool] = []
         """One per coming start: True does it and then raises an ambiguous error, False only raises."""
+        self.forgotten: set[str] = set()
+        """Keys whose records were dropped; the tests still see their workers."""
         self.lock = RLock()
 
     def exit(self, key: str, code: int) -> None:
@@ -114,6 +116,7 @@ class FakeEngine:
             if is_done:
                 self.world.starts.append(key)
                 kind = StateKind.PENDING if self.world.starts_pending else StateKind.RUNNING
+                self.world.forgotten.discard(key)
                 self.world.workers[key] = FakeWorker(spec, WorkerState(kind), on_term=self.world.on_term)
             if fails:
                 raise EngineError("the connection broke while the worker was submitted", ambiguous=True)
@@ -122,7 +125,8 @@ class FakeEngine:
     def find(self, key: str) -> Handle | None:
         """The handle of `key`, or None."""
         self._reach()
-        return self._handle(check_key(key)) if key in self.world.workers else None
+        known = check_key(key) in self.world.workers and key not in self.world.forgotten
+        return self._handle(key) if known else None
 
     def poll(self, handles: Sequence[Handle]) -> dict[str, WorkerState]:
         """One state per handle, after the kills that are due."""
@@ -159,7 +163,15 @@ class FakeEngine:
     def list_owned(self) -> list[Handle]:
         """Every worker of the world, by key."""
         self._reach()
-        return [self._handle(key) for key in sorted(self.world.workers)]
+        return [self._handle(key) for key in sorted(set(self.world.workers) - self.world.forgotten)]
+
+    def forget(self, keys: Sequence[str]) -> int:
+        """Drops those that are over."""
+        self._reach()
+        with self.world.lock:
+            gone = {key for key in keys if self.find(key) and self.world.workers[key].state.is_over}
+            self.world.forgotten |= gone
+        return len(gone)
 
     def close(self) -> None:
         """Nothing: the world stays."""
@@ -181,7 +193,7 @@ class FakeEngine:
     def _state(self, key: str) -> WorkerState:
         if key in self.world.hidden:
             return WorkerState(StateKind.UNKNOWN, reason="the engine does not say")
-        worker = self.world.workers.get(key)
+        worker = self.world.workers.get(key) if key not in self.world.forgotten else None
         return worker.state if worker else WorkerState(StateKind.LOST, reason="there is no record of it")
 
     def _kill_what_is_due(self) -> None:

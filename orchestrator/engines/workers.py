@@ -1,5 +1,7 @@
 """What the claims and /proc together say about one worker: its state, and the processes that are its."""
 
+from collections.abc import Sequence
+
 from orchestrator.engines import processes
 from orchestrator.engines.base import StateKind, WorkerState
 from orchestrator.engines.claims import Claims
@@ -59,3 +61,26 @@ def leaders(found: list[processes.Process]) -> list[processes.Process]:
 def is_gone(claims: Claims, key: str) -> bool:
     """True if no process is left, the supervisor included."""
     return state(claims, key).is_over and not members(claims, key)
+
+
+def forget(claims: Claims, keys: Sequence[str]) -> int:
+    """Drops the records of those of which nothing is left, by one look at all processes."""
+    if not keys:
+        return 0
+    sessions = {process.session for process in processes.every()}
+    marks = processes.values_given(MARK)
+    gone = [key for key in keys if _has_left(claims, key, sessions, marks)]
+    for key in gone:
+        claims.drop(key)
+    return len(gone)
+
+
+def _has_left(claims: Claims, key: str, sessions: set[int], marks: set[str]) -> bool:
+    """One that ended in the boot of today, or in an earlier one."""
+    try:
+        claim = claims.read(key)
+    except (OSError, ValueError):
+        return False
+    if claim is None or str(claims.claim_path(key)) in marks:
+        return False
+    return claim.boot != processes.boot_id() or claim.supervisor.pid not in sessions

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import takewhile
 
 from orchestrator.domain.lifecycle import Reason
+from orchestrator.domain.spec_models import Retries
 from orchestrator.protocol.exit import ExitCode
 
 REASON_OF_CODE: dict[int, Reason] = {
@@ -24,12 +26,24 @@ REASON_OF_CODE: dict[int, Reason] = {
 FREE = frozenset({Reason.PREEMPTED, Reason.YIELDED, Reason.STALE_EPOCH, Reason.LINKED})
 """Ends that were asked for: the run goes on when it may, and nothing is counted."""
 
-COUNTED = frozenset({Reason.LOST, Reason.CRASHED, Reason.ENGINE_ERROR, Reason.FINISHED, Reason.USER_STOPPED})
+COUNTED = frozenset(
+    {
+        Reason.LOST,
+        Reason.STALLED,
+        Reason.CRASHED,
+        Reason.ENGINE_ERROR,
+        Reason.FINISHED,
+        Reason.USER_STOPPED,
+    }
+)
 """Breaks. `finished` and `user_stopped` too: a worker that says so of a run that is not over is wrong."""
-MOST_RESTARTS = 3
+
+UNSAID = frozenset({Reason.PREEMPTED, Reason.CRASHED, Reason.LOST})
+"""Ends that do not tell why, when the service itself asked for them."""
 MOST_IDLE = 5
 """Attempts in a row that end without a step, for whatever reason, before the run is given up."""
 FIRST_DELAY = timedelta(seconds=2)
+FIRST_DISK_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(minutes=5)
 
 
@@ -46,6 +60,8 @@ class Again:
     """Start another attempt after `delay`."""
 
     delay: timedelta = timedelta(0)
+    divided: bool = False
+    """Each step in twice as many passes as before: the same tokens in less memory."""
 
 
 @dataclass(frozen=True)
@@ -60,36 +76,80 @@ def reason_of(code: int | None) -> Reason:
     return Reason.CRASHED if code is None else REASON_OF_CODE.get(code, Reason.CRASHED)
 
 
-def after(history: Sequence[Ended], *, diverged_retries: int = 1) -> Again | GiveUp:
+def after(
+    history: Sequence[Ended],
+    *,
+    retries: Retries | None = None,
+    diverged_retries: int = 1,
+    can_divide: bool = False,
+) -> Again | GiveUp:
     """What follows the last of these attempts, oldest first; the policy says how often divergence is retried.
 
-    Raises `ValueError` on an empty history.
+    `can_divide`: whether the trainer can do a step in twice as many passes. Raises `ValueError` on an empty
+    history.
     """
     if not history:
         raise ValueError("no attempt has ended")
-    last = history[-1]
+    last, allowed = history[-1], retries or Retries()
     if len(history) >= MOST_IDLE and all(ended.step == last.step for ended in history[-MOST_IDLE:]):
         return GiveUp(f"{MOST_IDLE} attempts in a row came no further than step {last.step}")
     if last.reason in FREE:
         return Again()
     if last.reason is Reason.DIVERGED:
         return _diverged(history, diverged_retries)
+    if last.reason is Reason.OUT_OF_MEMORY:
+        return _out_of_memory(history, allowed, can_divide=can_divide)
+    if last.reason is Reason.DISK_FULL:
+        return _disk_full(history)
     if last.reason not in COUNTED:
         return GiveUp(f"{last.reason} is not retried: the same attempt would end the same way")
-    return _counted([ended for ended in history if ended.reason in COUNTED])
+    return _counted([ended for ended in history if ended.reason in COUNTED], allowed)
 
 
 def _diverged(history: Sequence[Ended], retries: int) -> Again | GiveUp:
-    times = sum(ended.reason is Reason.DIVERGED for ended in history)
+    times = _times(history, Reason.DIVERGED)
     if times <= retries:
         return Again()
     return GiveUp(f"it diverged {times} times; the policy retries {retries} from the last good checkpoint")
 
 
-def _counted(broken: Sequence[Ended]) -> Again | GiveUp:
+def _out_of_memory(history: Sequence[Ended], allowed: Retries, *, can_divide: bool) -> Again | GiveUp:
+    if allowed.out_of_memory == "fail":
+        return GiveUp(
+            "out_of_memory is not retried: the same attempt would end the same way "
+            "(`retries.out_of_memory: accumulate` divides the step once)"
+        )
+    if _times(history, Reason.OUT_OF_MEMORY) > 1:
+        return GiveUp("out_of_memory again, though each step was divided into twice as many passes")
+    if not can_divide:
+        return GiveUp("out_of_memory is not retried: its steps cannot be divided any further")
+    return Again(divided=True)
+
+
+def _disk_full(history: Sequence[Ended]) -> Again:
+    """Later each time. How often without a step is everybody's rule, and nothing starts on a full disk."""
+    step = history[-1].step
+    row = takewhile(lambda ended: ended.reason is Reason.DISK_FULL and ended.step == step, reversed(history))
+    return Again(_doubled(FIRST_DISK_DELAY, len(list(row))))
+
+
+def _counted(broken: Sequence[Ended], allowed: Retries) -> Again | GiveUp:
     last = broken[-1]
     if len(broken) > 1 and last.step <= broken[-2].step:
         return GiveUp(f"{last.reason} twice at step {last.step} without progress between")
-    if len(broken) > MOST_RESTARTS:
-        return GiveUp(f"{len(broken)} broken attempts; at most {MOST_RESTARTS} are restarted")
-    return Again(min(FIRST_DELAY * 2 ** (len(broken) - 1), LONGEST_DELAY))
+    lately = sum(ended.step > last.step - allowed.within_steps for ended in broken)
+    if lately > allowed.restarts:
+        return GiveUp(
+            f"{lately} broken attempts in {allowed.within_steps} steps; "
+            f"at most {allowed.restarts} are restarted"
+        )
+    return Again(_doubled(FIRST_DELAY, lately))
+
+
+def _times(history: Sequence[Ended], reason: Reason) -> int:
+    return sum(ended.reason is reason for ended in history)
+
+
+def _doubled(first: timedelta, times: int) -> timedelta:
+    """`first`, doubled with each time after the first, up to the longest."""
+    return min(first * (1 << min(times - 1, 10)), LONGEST_DELAY)

@@ -1,6 +1,8 @@
 """What every service is handed: the world outside, passed in."""
 
 import hashlib
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +11,7 @@ from pathlib import Path
 from orchestrator.engines.base import Engine
 from orchestrator.protocol.kind import CheckConfig
 from orchestrator.protocol.wire import JsonObject
+from orchestrator.rules.leases import Deadlines, Look
 from orchestrator.store.database import Database
 
 
@@ -38,6 +41,33 @@ class Limits:
     gate_wait_seconds: float = 300.0
     cancel_grace_seconds: float = 20.0
 
+    @property
+    def deadlines(self) -> Deadlines:
+        """Those that a worker is judged by."""
+        return Deadlines(self.progress, self.start, self.unknown)
+
+
+@dataclass
+class Watch:
+    """What one service remembers from tick to tick. A new one begins without it, and loses nothing."""
+
+    looked: Look | None = None
+    """When the tick before looked at its workers; None: nobody could be heard since."""
+    swept: float | None = None
+    """When orphans were last looked for, by the monotonic clock."""
+    retained: float | None = None
+    """When checkpoints were last looked through, by the monotonic clock."""
+    retained_upto: int = 0
+    """The run at which the last look through checkpoints ended: the next goes on after it."""
+    orphans: set[str] = field(default_factory=set)
+    """Keys of workers that were told to go because no row asks for them."""
+    is_short: bool = False
+    """Whether the disk had too little room for another worker when a tick last looked."""
+    poison: dict[str, str] = field(default_factory=dict)
+    """The error that each thing raised last, by what it is: said once, not at every tick."""
+    unsaid: list[tuple[int, str]] = field(default_factory=list)
+    """What experiments are still to be told of such errors: (experiment, text)."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -54,7 +84,12 @@ class Context:
     policies: Mapping[str, JsonObject]
     limits: Limits = field(default_factory=Limits)
     wake: Callable[[], None] = lambda: None
-    """Asks for a tick soon: something changed that the plan may act upon."""
+    """Asks for a tick soon: something changed that the plan may act upon. Called after the commit."""
+    monotonic: Callable[[], float] = time.monotonic
+    """Seconds for durations: not moved when the wall clock is set."""
+    free_bytes: Callable[[], int] = lambda: sys.maxsize
+    """Room on the disk of `home`. Raises `OSError` when the disk does not answer."""
+    watch: Watch = field(default_factory=Watch)
 
 
 def token_hash(token: str) -> bytes:

@@ -9,10 +9,12 @@ from sqlalchemy import Connection
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
+from orchestrator.domain.spec_models import ExperimentSpec
+from orchestrator.engines.base import processes_on
 from orchestrator.rules.policies import Policy
-from orchestrator.rules.retry import Again, Ended, GiveUp, after, reason_of
+from orchestrator.rules.retry import UNSAID, Again, Ended, GiveUp, after, reason_of
 from orchestrator.services.context import Context
-from orchestrator.services.lookup import need_experiment
+from orchestrator.services.lookup import need_experiment, variant_of
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 from orchestrator.store.reports import load_evaluations
@@ -33,16 +35,20 @@ def end_attempt(
     engine_error: str = "",
     reason: Reason | None = None,
 ) -> None:
-    """Ends the attempt once; what follows for its run is the retry rule's word.
+    """Ends the attempt once; what follows for its run is the retry rule's word. Wake after the commit.
 
-    `code` None without `lost` or `engine_error` is an end that only the service knows of (`reason`).
+    `code` None without `lost` or `engine_error` is an end that only the service knows of (`reason`). What was
+    noted of an attempt that had to be ended stands where its worker does not say why it went.
     """
     attempt = runs.get_attempt(connection, attempt_id)
     if attempt is None or attempt.status is AttemptStatus.ENDED:
         return
     if reason is None:
         reason = Reason.LOST if lost else Reason.ENGINE_ERROR if engine_error else reason_of(code)
-    detail = message or engine_error or _detail(reason, code)
+    if attempt.reason is not None and reason in UNSAID:
+        reason = Reason(attempt.reason)
+    said = [attempt.detail, message or engine_error or (None if attempt.detail else _detail(reason, code))]
+    detail = "; ".join(part for part in said if part)
     runs.change_attempt(
         connection,
         attempt_id,
@@ -54,8 +60,7 @@ def end_attempt(
     )
     run = runs.get_run(connection, attempt.run_id)
     if run is not None and attempt.epoch == run.epoch:
-        _go_on(connection, run, reason, detail, now)
-    context.wake()
+        _go_on(connection, context, run, attempt, reason, detail, now)
 
 
 def _detail(reason: Reason, code: int | None) -> str:
@@ -64,31 +69,66 @@ def _detail(reason: Reason, code: int | None) -> str:
     return "" if code is None else f"the worker ended with exit code {code}"
 
 
-def _go_on(connection: Connection, run: RunRecord, reason: Reason, detail: str, now: datetime) -> None:
+def _go_on(
+    connection: Connection,
+    context: Context,
+    run: RunRecord,
+    attempt: AttemptRecord,
+    reason: Reason,
+    detail: str,
+    now: datetime,
+) -> None:
     """A run at its gate keeps waiting there: its evaluation and checkpoint are safe. Others ask the rule."""
     if run.status not in {RunStatus.STARTING, RunStatus.RUNNING}:
         return
-    policy = Policy.model_validate(need_experiment(connection, run.experiment_id).policy)
-    tried = runs.attempts_of(connection, run.id)
-    following = after(history_of(run, tried), diverged_retries=policy.diverged.retries)
+    experiment = need_experiment(connection, run.experiment_id)
+    following = after(
+        history_of(run, runs.attempts_of(connection, run.id)),
+        retries=ExperimentSpec.model_validate(experiment.spec).retries,
+        diverged_retries=Policy.model_validate(experiment.policy).diverged.retries,
+        can_divide=_can_divide(connection, context, run, attempt),
+    )
     if isinstance(following, GiveUp):
         fail_run(connection, run, reason, f"{detail}; {following.text}" if detail else following.text, now)
     else:
-        _again(connection, run, reason, following, now)
+        _again(connection, run, reason, following, detail, now)
+
+
+def _can_divide(connection: Connection, context: Context, run: RunRecord, attempt: AttemptRecord) -> bool:
+    """Whether twice as many passes would have a row each, as far as the trainer kind has said."""
+    rows = variant_of(connection, run).facts.get("rows_per_pass")
+    wanted = 2 * run.memory_factor * processes_on(context.engine, attempt.slots)
+    return isinstance(rows, int) and rows >= wanted
 
 
 def history_of(run: RunRecord, tried: Sequence[AttemptRecord]) -> list[Ended]:
-    """The ends that count: of the attempts since a person last took the run up again."""
-    counted = [attempt for attempt in tried if attempt.number > run.history_from and attempt.reason]
-    return [Ended(Reason(attempt.reason or Reason.CRASHED), attempt.step) for attempt in counted]
+    """The ends that count: of the attempts since a person last took the run up again.
+
+    One whose key another worker had was never begun, and says nothing of the run.
+    """
+    return [
+        Ended(Reason(attempt.reason), attempt.step)
+        for attempt in tried
+        if attempt.number > run.history_from and attempt.status is AttemptStatus.ENDED and attempt.reason
+        if not (attempt.reason == Reason.STALE_EPOCH and not attempt.token_hash)
+    ]
 
 
-def _again(connection: Connection, run: RunRecord, reason: Reason, again: Again, now: datetime) -> None:
-    changes: dict[str, object] = {"status": RunStatus.PENDING, "not_before": now + again.delay}
+def _again(
+    connection: Connection, run: RunRecord, reason: Reason, again: Again, detail: str, now: datetime
+) -> None:
+    due = now + again.delay
+    changes: dict[str, object] = {"status": RunStatus.PENDING, "not_before": due}
     if reason is Reason.DIVERGED:
         changes["resume_at_most"] = last_good_step(connection, run)
+    if again.divided:
+        changes["memory_factor"] = run.memory_factor * 2
     runs.change_run(connection, run, **changes)
-    text = f"the attempt ended ({reason}) at step {run.step}; another follows from the newest checkpoint"
+    why = f"{reason}: {detail}" if detail else reason
+    text = f"the attempt ended ({why}) at step {run.step}; another follows from the newest checkpoint"
+    if again.divided:
+        text += f", each step in {run.memory_factor * 2} times as many passes"
+    text += f", not before {due:%H:%M:%S} UTC" if again.delay else ", at once"
     journal.add_event(connection, "retry", text, now=now, run_id=run.id)
 
 

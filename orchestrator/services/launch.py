@@ -3,8 +3,8 @@
 Whatever breaks between two of these, the next tick takes up from the row: the key makes asking twice safe.
 """
 
-import logging
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from sqlalchemy import Connection
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus, Reason, RunStatus
 from orchestrator.domain.spec_models import ExperimentSpec
-from orchestrator.engines.base import EngineError, SlotKind, WorkerSpec
+from orchestrator.engines.base import EngineError, Handle, WorkerSpec, processes_on
 from orchestrator.protocol.assignment import Assignment, ServiceAddress
 from orchestrator.rules.sharing import StartRun
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
-from orchestrator.services.lookup import need_experiment, need_run, variant_of
+from orchestrator.services.lookup import need_attempt, need_experiment, need_run, variant_of
+from orchestrator.services.poison import guarded, is_passing
 from orchestrator.services.protocol import protocol_of
-from orchestrator.store import journal, links, runs
+from orchestrator.services.vigil import keep_vigil
+from orchestrator.store import links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
-
-log = logging.getLogger(__name__)
 
 ASSIGNMENT_FILE = "assignment.json"
 
@@ -54,20 +54,38 @@ def record_intent(connection: Connection, context: Context, action: StartRun, no
 
 
 def launch_intents(context: Context) -> None:
-    """Starts a worker for every intent that no engine has confirmed yet."""
+    """Starts a worker for every intent that no engine has confirmed yet; on a full disk they wait."""
     with context.database.read() as connection:
-        waiting = [a for a in runs.live_attempts(connection) if a.status is AttemptStatus.INTENT]
+        waiting = runs.intents(connection)
+    if not waiting:
+        return
+    if context.watch.is_short:
+        _put_off(context, waiting)
+        return
     for attempt in waiting:
         try:
             launch(context, attempt)
-        except Exception:  # one attempt that cannot be launched must not hold up the others
-            log.exception("attempt %s could not be launched; the next tick tries again", attempt.key)
+        except Exception as error:  # one attempt that cannot be launched must not hold up the others
+            with guarded(context, f"attempt {attempt.key}"):
+                _park(context, attempt, error)
+
+
+def _put_off(context: Context, waiting: Sequence[AttemptRecord]) -> None:
+    """Their leases do not run out meanwhile."""
+    now = context.clock()
+    due = [a.id for a in waiting if a.lease_expires_at < now + context.limits.lease / 2]
+    if due:
+        with context.database.write() as connection:
+            runs.put_off(connection, due, now + context.limits.lease, now)
 
 
 def launch(context: Context, attempt: AttemptRecord) -> None:
     """One worker for the attempt, started now or found again; a lasting refusal of the engine ends it."""
     try:
         handle = context.engine.find(attempt.key)
+        if not attempt.token_hash and (handle is not None or _is_used(attempt)):
+            _not_ours(context, attempt, handle)
+            return
         if handle is None and _is_over(context, attempt.run_id):
             _give_up(context, attempt)
             return
@@ -80,6 +98,30 @@ def launch(context: Context, attempt: AttemptRecord) -> None:
         runs.change_attempt(connection, attempt.id, status=AttemptStatus.LAUNCHED, handle=handle.to_json())
 
 
+def _is_used(attempt: AttemptRecord) -> bool:
+    """Whether something lies in a directory that this attempt has not come to yet."""
+    directory = Path(attempt.directory)
+    return directory.is_dir() and any(directory.iterdir())
+
+
+def _not_ours(context: Context, attempt: AttemptRecord, handle: Handle | None) -> None:
+    """Another worker had the key before: the database is older than the machine, a backup perhaps.
+
+    That worker is made to go, and what it wrote is not resumed from: rows do not know of it.
+    """
+    text = (
+        f"the key {attempt.key} was in use before this attempt was begun, as after restoring an older "
+        "database: its worker is ended, and the next number is taken"
+    )
+    with context.database.write() as connection:
+        now = context.clock()
+        noted = {"handle": handle.to_json()} if handle is not None else {}
+        runs.change_attempt(connection, attempt.id, directory="", **noted)
+        reason = Reason.STALE_EPOCH
+        end_attempt(connection, context, attempt.id, code=None, reason=reason, message=text, now=now)
+    context.wake()
+
+
 def _is_over(context: Context, run_id: int) -> bool:
     with context.database.read() as connection:
         return need_run(connection, run_id).status.is_terminal
@@ -90,30 +132,58 @@ def _give_up(context: Context, attempt: AttemptRecord) -> None:
     with context.database.write() as connection:
         now = context.clock()
         end_attempt(connection, context, attempt.id, code=None, reason=Reason.USER_STOPPED, now=now)
+    context.wake()
 
 
 def _refused(context: Context, attempt: AttemptRecord, error: EngineError | OSError) -> None:
     """A passing fault is tried again at the next tick, until the lease is over."""
-    now = context.clock()
     passing = isinstance(error, EngineError) and (error.transient or error.ambiguous)
-    if passing and now < attempt.lease_expires_at:
-        return
+    if not passing or context.clock() >= attempt.lease_expires_at:
+        _end_unstarted(context, attempt, str(error))
+
+
+def _park(context: Context, attempt: AttemptRecord, error: Exception) -> None:
+    """An error that nobody foresaw is tried again, too, and then told as the run's own."""
+    if is_passing(error) or context.clock() < attempt.lease_expires_at:
+        raise error
+    _end_unstarted(context, attempt, f"{type(error).__name__}: {error}")
+
+
+def _end_unstarted(context: Context, attempt: AttemptRecord, error: str) -> None:
+    """Ends an attempt without a handle. If a start was asked for, the engine may have carried it out:
+
+    until it says that there is no such worker, the attempt keeps its slots.
+    """
     with context.database.write() as connection:
-        end_attempt(connection, context, attempt.id, code=None, engine_error=str(error), now=now)
+        current = need_attempt(connection, attempt.id)
+        if current.token_hash and current.handle is None:
+            handle = Handle(context.engine.name, attempt.key).to_json()
+            runs.change_attempt(connection, attempt.id, handle=handle)
+        end_attempt(connection, context, attempt.id, code=None, engine_error=error, now=context.clock())
+    context.wake()
 
 
 def _prepare(context: Context, attempt: AttemptRecord) -> WorkerSpec:
     """The attempt's directory with its assignment, and what the engine is to start there."""
-    token = context.new_token()
+    file = Path(attempt.directory) / ASSIGNMENT_FILE
+    token = _written_token(file, attempt) or context.new_token()
     with context.database.write() as connection:
         runs.change_attempt(connection, attempt.id, token_hash=token_hash(token))
         assignment, argv = _assignment(connection, context, attempt, token)
-    directory = Path(attempt.directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / ASSIGNMENT_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
     _write_private(file, assignment.model_dump_json(indent=2))
     command = tuple(part.replace("{assignment}", str(file)) for part in argv)
-    return WorkerSpec(command, directory, tuple(attempt.slots), assignment.threads or 1)
+    return WorkerSpec(command, file.parent, tuple(attempt.slots), assignment.threads or 1)
+
+
+def _written_token(file: Path, attempt: AttemptRecord) -> str | None:
+    """The token of an earlier try: a worker that comes late of it can still be heard."""
+    try:
+        told = Assignment.model_validate_json(file.read_bytes()).service
+    except (OSError, ValueError):
+        return None
+    is_same = told is not None and token_hash(told.token) == attempt.token_hash
+    return told.token if told is not None and is_same else None
 
 
 def _write_private(file: Path, text: str) -> None:
@@ -140,6 +210,7 @@ def _assignment(
     folders = [a.directory for a in reversed(earlier) if a.directory]
     if run.linked_run_id is not None:
         folders += links.directories(connection, run.linked_run_id)
+    processes = processes_on(context.engine, attempt.slots)
     assignment = Assignment(
         experiment_id=spell("exp", experiment.id),
         run_id=spell("run", run.id),
@@ -157,8 +228,9 @@ def _assignment(
         resume_from=tuple(folders),
         resume_at_most=run.resume_at_most,
         cache_directory=str(context.home / "cache"),
-        threads=max(1, _threads(context, run, spec) // _processes(context, attempt)),
-        processes=_processes(context, attempt),
+        threads=max(1, _threads(context, run, spec) // processes),
+        processes=processes,
+        memory_factor=run.memory_factor,
         service=ServiceAddress(
             url=context.address(), token=token, address_file=str(context.home / "service.json")
         ),
@@ -174,17 +246,6 @@ def _threads(context: Context, run: RunRecord, spec: ExperimentSpec) -> int:
     return max(1, cores // len(context.engine.slots()) * spec.resources.slots)
 
 
-def _processes(context: Context, attempt: AttemptRecord) -> int:
-    """One for each GPU; CPU slots are threads of one process."""
-    gpus = {slot.id for slot in context.engine.slots() if slot.kind is SlotKind.GPU}
-    return max(1, len(gpus.intersection(attempt.slots)))
-
-
 def extend_leases(context: Context) -> None:
     """At start: while the service was away no worker could renew, so none is judged by its old lease."""
-    now = context.clock()
-    with context.database.write() as connection:
-        runs.renew_leases(connection, now + context.limits.lease)
-        for attempt in runs.live_attempts(connection):
-            text = f"attempt {attempt.number} was live when the service started"
-            journal.add_event(connection, "adopted", text, now=now, run_id=attempt.run_id)
+    keep_vigil(context)

@@ -9,13 +9,15 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from orchestrator.domain.errors import AssayError
-from orchestrator.domain.lifecycle import AttemptStatus, RunStatus
+from orchestrator.domain.lifecycle import AttemptStatus, Reason
 from orchestrator.engines.base import EngineError, Handle, StateKind, WorkerState
 from orchestrator.protocol.exit import ExitRecord
 from orchestrator.protocol.report import Report
+from orchestrator.rules.leases import Held, Overdue, is_given_up, overdue
 from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.ingest import take_in
+from orchestrator.services.poison import guarded, is_news, is_passing
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord
 
@@ -24,19 +26,24 @@ log = logging.getLogger(__name__)
 EXIT_FILE = "exit.json"
 SPOOL_FILE = "spool.jsonl"
 
+UNASKED = WorkerState(StateKind.UNKNOWN, reason="the engine did not answer")
+
 
 def reap(context: Context) -> None:
     """Ends every attempt whose worker is gone, after taking in what its spool still holds."""
     with context.database.read() as connection:
         live = [a for a in runs.live_attempts(connection) if a.status is AttemptStatus.LAUNCHED]
         left_behind = runs.unseen_ends(connection)
+        unwanted = runs.cancelled_with_worker(connection)
     states = _poll(context, [*live, *left_behind])
-    for look, attempts in ((_look_at, live), (_see_off, left_behind)):
-        for attempt in attempts:
-            try:
-                look(context, attempt, states.get(attempt.key))
-            except Exception:  # one attempt that cannot be dealt with must not hold up the others
-                log.exception("attempt %s could not be looked at; the next tick tries again", attempt.key)
+    for attempt in live:
+        state = states.get(attempt.key, UNASKED)
+        with guarded(context, f"attempt {attempt.key}"):
+            _look_at(context, attempt, state, unwanted=attempt.run_id in unwanted)
+    for attempt in left_behind:
+        with guarded(context, f"attempt {attempt.key}"):
+            _see_off(context, attempt, states.get(attempt.key, UNASKED))
+    _put_off(context, [a for a in live if states.get(a.key, UNASKED).kind is StateKind.PENDING])
 
 
 def _poll(context: Context, attempts: Sequence[AttemptRecord]) -> dict[str, WorkerState]:
@@ -48,49 +55,108 @@ def _poll(context: Context, attempts: Sequence[AttemptRecord]) -> dict[str, Work
         return {}
 
 
-def _look_at(context: Context, attempt: AttemptRecord, state: WorkerState | None) -> None:
-    if state is None:
-        return
+def _look_at(context: Context, attempt: AttemptRecord, state: WorkerState, *, unwanted: bool) -> None:
+    """Writes only where something is due."""
     if state.is_over:
         _bury(context, attempt, state)
-        return
-    with context.database.read() as connection:
-        run = runs.get_run(connection, attempt.run_id)
-    unwanted = run is not None and run.status is RunStatus.CANCELLED
-    silent = context.clock() > attempt.lease_expires_at
-    if unwanted or (silent and state.kind is StateKind.RUNNING):
+    elif state.kind is StateKind.UNKNOWN:
+        if is_given_up(_held(attempt), context.limits.deadlines, context.clock()):
+            _declare_lost(context, attempt, state)
+    elif unwanted or attempt.detail is not None:
         _cancel(context, attempt)
+    elif state.kind is StateKind.RUNNING:
+        missed = overdue(_held(attempt), context.limits.deadlines, context.clock())
+        if missed is not None and _note(context, attempt, missed):
+            _cancel(context, attempt)
+
+
+def _held(attempt: AttemptRecord) -> Held:
+    return Held(attempt.lease_expires_at, attempt.created_at, attempt.phase, attempt.progress_at)
+
+
+def _note(context: Context, attempt: AttemptRecord, missed: Overdue) -> bool:
+    """Writes down why the attempt has to end, before anything is done to it; False if it is heard by now.
+
+    It stands in the row until the end: what its worker says on the way out does not tell why it went, and
+    a service that comes up meanwhile goes on from here.
+    """
+    with context.database.write() as connection:
+        current = runs.get_attempt(connection, attempt.id)
+        if current is None or current.status is AttemptStatus.ENDED:
+            return False
+        if overdue(_held(current), context.limits.deadlines, context.clock()) is not missed:
+            return False
+        text = _verdict(current, missed)
+        reason = Reason.STALLED if missed is Overdue.STALLED else None
+        runs.change_attempt(connection, attempt.id, reason=reason, detail=text)
+        said = f"attempt {attempt.number}: {text}; it is ended, and its run goes on"
+        journal.add_event(connection, missed, said, now=context.clock(), run_id=attempt.run_id)
+    return True
+
+
+def _verdict(attempt: AttemptRecord, missed: Overdue) -> str:
+    if missed is Overdue.SILENT:
+        out = f"{attempt.lease_expires_at:%H:%M:%S} UTC"
+        return f"nothing was heard of its worker, and its lease ran out at {out}"
+    since = attempt.progress_at or attempt.created_at
+    return (
+        f"its worker was heard, but had come no further than step {attempt.step} since {since:%H:%M:%S} UTC"
+    )
+
+
+def _put_off(context: Context, attempts: Sequence[AttemptRecord]) -> None:
+    """Workers that the engine has accepted and not started yet cannot be heard: their deadlines wait, too."""
+    now = context.clock()
+    due = [a.id for a in attempts if a.lease_expires_at < now + context.limits.lease / 2]
+    if due:
+        with context.database.write() as connection:
+            runs.put_off(connection, due, now + context.limits.lease, now)
 
 
 def _cancel(context: Context, attempt: AttemptRecord) -> None:
     if attempt.handle is None:
         return
+    what = f"cancelling attempt {attempt.key}"
     try:
         context.engine.cancel(Handle.from_json(attempt.handle), context.limits.cancel_grace_seconds)
     except EngineError as error:
-        with context.database.write() as connection:
-            text = f"the engine could not cancel attempt {attempt.number}: {error.detail}"
-            journal.add_event(connection, "engine", text, now=context.clock(), run_id=attempt.run_id)
+        if is_news(context, what, error):
+            with context.database.write() as connection:
+                text = f"the engine could not cancel attempt {attempt.number}: {error.detail}"
+                journal.add_event(connection, "engine", text, now=context.clock(), run_id=attempt.run_id)
 
 
-def _see_off(context: Context, attempt: AttemptRecord, state: WorkerState | None) -> None:
+def _see_off(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
     """An attempt that the service ended: its process is made to go, and its going is noted.
 
     An engine that did not answer says nothing of it: it is asked again at the next tick.
     """
-    if state is None:
-        return
-    if state.kind is StateKind.RUNNING:
-        _cancel(context, attempt)
-    elif state.is_over:
+    if state.is_over:
         code = state.code if state.code is not None else -1
         with context.database.write() as connection:
             runs.note_exit_code(connection, attempt.id, code)
+    elif state.kind is not StateKind.UNKNOWN:
+        _cancel(context, attempt)
+
+
+def _declare_lost(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
+    """Its slots stay held: the engine may find it again, and only then is it known to be over."""
+    text = (
+        f"the engine could not tell of its worker ({state.reason}) since its lease ran out at "
+        f"{attempt.lease_expires_at:%H:%M:%S} UTC; its slots stay taken until it can"
+    )
+    with context.database.write() as connection:
+        backfill(connection, context, attempt)
+        end_attempt(connection, context, attempt.id, code=None, lost=True, message=text, now=context.clock())
+        said = f"attempt {attempt.number} is taken for lost: {text}"
+        journal.add_event(connection, "lost", said, now=context.clock(), run_id=attempt.run_id)
 
 
 def _bury(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
     record = read_exit(Path(attempt.directory))
     code = record.code if record is not None else state.code
+    if state.code is not None and state.code < 0:
+        _cancel(context, attempt)  # whoever killed it may have left its children
     with context.database.write() as connection:
         backfill(connection, context, attempt)
         end_attempt(
@@ -102,6 +168,8 @@ def _bury(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
             lost=code is None,
             now=context.clock(),
         )
+        if code is None:  # nothing is left of it: its slots need not wait for another look
+            runs.note_exit_code(connection, attempt.id, -1)
 
 
 def _killed(state: WorkerState) -> str:
@@ -145,11 +213,16 @@ def _spool(directory: Path) -> list[bytes]:
 
 
 def _take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
+    """A report that cannot be taken in is said, and holds up neither the others nor the end."""
     try:
         with connection.begin_nested():
             take_in(connection, context, attempt, report)
-    except AssayError as error:
-        _say(connection, attempt, f"report {report.sequence} of the spool: {error.detail}", context.clock())
+    except Exception as error:
+        if is_passing(error):
+            raise
+        why = error.detail if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
+        log.warning("report %d of %s cannot be taken in: %s", report.sequence, attempt.key, why)
+        _say(connection, attempt, f"report {report.sequence} of the spool: {why}", context.clock())
 
 
 def _say(connection: Connection, attempt: AttemptRecord, text: str, now: datetime) -> None:

@@ -1,6 +1,7 @@
 """What is due: applied at ticks, and in the transaction of the report that makes it due."""
 
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -25,6 +26,7 @@ from orchestrator.services.gates import Sitting, record_at, sit
 from orchestrator.services.judge import end_run
 from orchestrator.services.lookup import need_run
 from orchestrator.services.points import judge_field
+from orchestrator.services.poison import isolated, of_sound
 from orchestrator.services.promote import close, early, hold
 from orchestrator.services.snapshot import eager_stages, load_snapshot
 from orchestrator.store import experiments
@@ -34,15 +36,29 @@ UNPAID = "the budget cannot pay for the way to step {step}"
 
 
 def settle(connection: Connection, context: Context) -> None:
-    """Applies everything that is due until nothing is: one thing may make the next due."""
+    """Applies everything that is due until nothing is: one thing may make the next due.
+
+    An experiment that raises is left as it was, and holds up no other.
+    """
+    failed: set[int] = set()
     while True:
         for experiment_id, position in eager_stages(connection):
-            early(sit(connection, context, experiment_id), position)
-        due = due_actions(load_snapshot(connection, context))
+            if experiment_id not in failed:
+                work = partial(_early, connection, context, experiment_id, position)
+                if not isolated(connection, context, experiment_id, work):
+                    failed.add(experiment_id)
+        found = of_sound(context, load_snapshot(connection, context), due_actions)
+        due = [action for action in found if action.experiment_id not in failed]
         if not due:
             return
         for action in due:
-            _apply(connection, context, action)
+            work = partial(_apply, connection, context, action)
+            if not isolated(connection, context, action.experiment_id, work):
+                failed.add(action.experiment_id)
+
+
+def _early(connection: Connection, context: Context, experiment_id: int, position: int) -> None:
+    early(sit(connection, context, experiment_id), position)
 
 
 def due_actions(snapshot: Snapshot) -> list[Due]:

@@ -12,13 +12,17 @@ from orchestrator.rules.placement import free_slots
 from orchestrator.rules.snapshot import ExperimentView, RunView, Snapshot, StageRow, WaitingView
 from orchestrator.rules.turns import Waiter, waits_behind
 from orchestrator.services.context import Context
+from orchestrator.services.poison import set_aside
 from orchestrator.services.protocol import protocol_of
 from orchestrator.store import dependents, experiments, runs
 from orchestrator.store.records import AttemptRecord, DependentRow, ExperimentRecord, RunRecord, StageRecord
 
 
 def load_snapshot(connection: Connection, context: Context) -> Snapshot:
-    """Open experiments with their stages, runs, waiting variants and budgets, and the slots that are free."""
+    """Open experiments with their stages, runs, waiting variants and budgets, and the slots that are free.
+
+    An experiment of which no view can be made is left out.
+    """
     found = experiments.open_experiments(connection)
     ids = [experiment.id for experiment in found]
     stages = experiments.get_stages(connection, ids)
@@ -30,20 +34,15 @@ def load_snapshot(connection: Connection, context: Context) -> Snapshot:
     there = [slot.id for slot in context.engine.slots()]
     held = {run_id: len(slots) for run_id, slots in live.items()}
     now = context.clock()
-    views = tuple(
-        _view(
-            connection,
-            experiment,
-            [stage for stage in stages if stage.experiment_id == experiment.id],
-            own.get(experiment.id, []),
-            [row for row in waiting if row.experiment_id == experiment.id],
-            held,
-            now,
-        )
-        for experiment in found
-    )
+    views = []
+    for experiment in found:
+        with set_aside(context, experiment.id):
+            its_stages = [stage for stage in stages if stage.experiment_id == experiment.id]
+            waiters = [row for row in waiting if row.experiment_id == experiment.id]
+            its_runs = own.get(experiment.id, [])
+            views.append(_view(connection, experiment, its_stages, its_runs, waiters, held, now))
     taken = [slot for slots in live.values() for slot in slots] + left
-    return Snapshot(views, free_slots(there, taken), now, all_slots=len(there))
+    return Snapshot(tuple(views), free_slots(there, taken), now, all_slots=len(there))
 
 
 def _view(

@@ -15,7 +15,16 @@ from orchestrator.store.types import join_number
 
 TRAIN_LOSS = "train_loss"
 
-BROKEN = ("lost", "crashed", "out_of_memory", "disk_full", "diverged", "checkpoint_error", "engine_error")
+BROKEN = (
+    "lost",
+    "stalled",
+    "crashed",
+    "out_of_memory",
+    "disk_full",
+    "diverged",
+    "checkpoint_error",
+    "engine_error",
+)
 """Reasons of an attempt's end after which the next attempt is a restart, and not a planned resumption."""
 
 

@@ -108,7 +108,6 @@ def test_two_deaths_without_progress_fail_the_run_and_with_all_of_them_the_exper
         (ExitCode.CONFIG_ERROR, "config_error"),
         (ExitCode.DATA_ERROR, "data_error"),
         (ExitCode.OUT_OF_MEMORY, "out_of_memory"),
-        (ExitCode.DISK_FULL, "disk_full"),
     ],
 )
 def test_what_would_end_the_same_way_is_not_tried_again(world: World, code: ExitCode, reason: str) -> None:
@@ -205,9 +204,7 @@ def test_a_silent_worker_is_cancelled_and_resumed(world: World) -> None:
     for _ in range(3):
         world.turn()
     key = next(iter(world.workers))
-    world.wait(120)
-    tick(world.context)
-    tick(world.context)
+    world.hang(120)
     assert world.machine.workers[key].signals
     assert world.run_to_end(experiment) == "succeeded"
 
@@ -228,8 +225,7 @@ def test_an_engine_that_cannot_tell_is_not_read_as_dead(world: World) -> None:
     for _ in range(3):
         world.turn()
     world.machine.hidden = set(world.workers)
-    world.wait(600)
-    tick(world.context)
+    world.hang(600)
     assert {run.attempts for run in runs_of(world, experiment).values()} == {0, 1}
 
 

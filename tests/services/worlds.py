@@ -153,6 +153,8 @@ class World:
 
     def __init__(self, database: Database, home: Path, *, slots: int = 2, loss: Loss | None = None) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.passed = 0.0
+        self.free_bytes = 2**40
         self.database = database
         self.home = home
         self.machine = FakeWorld()
@@ -174,6 +176,8 @@ class World:
             address=lambda: "http://127.0.0.1:1",
             trainers={"builtin": Trainer(("trainer", "{assignment}"), check)},
             policies=load_policies(configs_folder() / "policies"),
+            monotonic=lambda: self.passed,
+            free_bytes=lambda: self.free_bytes,
         )
 
     def restart(self) -> None:
@@ -183,7 +187,15 @@ class World:
         return submit(self.context, spec(**changes))
 
     def wait(self, seconds: float) -> None:
+        """Time passes, and nothing happens."""
         self.now += timedelta(seconds=seconds)
+        self.passed += seconds
+
+    def hang(self, seconds: float) -> None:
+        """The service ticks on, and no worker moves."""
+        for _ in range(int(seconds / 10)):
+            self.wait(10)
+            tick(self.context)
 
     def turn(self) -> None:
         """One tick of the service, then one move of every worker."""

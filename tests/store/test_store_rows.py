@@ -61,7 +61,7 @@ def test_an_attempt_that_ended_never_changes(database: Database) -> None:
         assert runs.change_attempt(connection, id_, status=AttemptStatus.ENDED, reason="lost", ended_at=NOW)
         before = runs.get_attempt(connection, id_)
         assert not runs.change_attempt(connection, id_, status=AttemptStatus.LAUNCHED, step=9, reason=None)
-        runs.renew_leases(connection, NOW + timedelta(hours=1))
+        runs.renew_leases(connection, NOW + timedelta(hours=1), NOW)
         assert runs.get_attempt(connection, id_) == before
 
 
@@ -92,14 +92,15 @@ def test_live_attempts_are_those_that_have_not_ended(database: Database) -> None
         assert runs.count_attempts(connection, [run.id, 10**9]) == {run.id: 2}
 
 
-def test_leases_are_only_ever_made_longer(database: Database) -> None:
+def test_leases_that_begin_anew_are_equal(database: Database) -> None:
     with database.write() as connection:
         run = add_run(connection)
         short = add_attempt(connection, run, 1, lease_expires_at=NOW)
         long = add_attempt(connection, run, 2, lease_expires_at=NOW + timedelta(hours=2))
-        runs.renew_leases(connection, NOW + timedelta(hours=1))
-        left = {a.id: a.lease_expires_at - NOW for a in runs.live_attempts(connection)}
-    assert left == {short: timedelta(hours=1), long: timedelta(hours=2)}
+        assert runs.renew_leases(connection, NOW + timedelta(hours=1), NOW) == 2
+        live = runs.live_attempts(connection)
+    assert {a.id: a.lease_expires_at - NOW for a in live} == dict.fromkeys([short, long], timedelta(hours=1))
+    assert {a.progress_at for a in live} == {NOW}
 
 
 def test_an_attempt_has_one_number_and_one_key(database: Database) -> None:

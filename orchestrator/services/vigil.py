@@ -1,0 +1,44 @@
+"""Before anybody is judged: could they be heard? After a pause or a clock step every deadline begins anew."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from orchestrator.rules.leases import Look, unheard
+from orchestrator.rules.retry import LONGEST_DELAY
+from orchestrator.services.context import Context
+from orchestrator.store import experiments, journal, runs
+
+
+def keep_vigil(context: Context) -> None:
+    """Notes that the service looks now. If nobody can have been heard since it did, all begin anew."""
+    now = Look(context.clock(), context.monotonic())
+    why = unheard(context.watch.looked, now, context.limits.lease)
+    if why is not None:
+        with context.database.write() as connection:
+            begin_anew(connection, now.wall, context.limits.lease, why)
+    context.watch.looked = now
+
+
+def begin_anew(connection: Connection, now: datetime, lease: timedelta, why: str) -> None:
+    """Each live attempt has a whole lease and a whole deadline from now on; each experiment is told why.
+
+    Leases and back-offs that lie too far ahead, because the clock was set back, come nearer.
+    """
+    runs.hasten_retries(connection, now + LONGEST_DELAY)
+    if not runs.renew_leases(connection, now + lease, now):
+        return
+    live = runs.live_attempts(connection)
+    owners = runs.runs_by_id(connection, [attempt.run_id for attempt in live])
+    for experiment_id, count in Counter(run.experiment_id for run in owners.values()).items():
+        workers = "1 live worker has" if count == 1 else f"{count} live workers have"
+        text = f"{why}: {workers} a whole lease again"
+        journal.add_event(connection, "leases", text, now=now, experiment_id=experiment_id)
+
+
+def tell_all(context: Context, kind: str, text: str) -> None:
+    """An event in every experiment that has not ended."""
+    with context.database.write() as connection:
+        for experiment in experiments.open_experiments(connection):
+            journal.add_event(connection, kind, text, now=context.clock(), experiment_id=experiment.id)
