@@ -1,6 +1,7 @@
 """report -> rows, once; judged in the same transaction; the answer carries the directive."""
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -8,17 +9,18 @@ from sqlalchemy import Connection
 from orchestrator.domain.errors import Conflict, NotAllowed, StaleEpoch
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus, RunStatus
-from orchestrator.protocol.report import Answer, Directive, DirectiveKind, Heartbeat, Report
+from orchestrator.protocol.report import Answer, Directive, DirectiveKind, Evaluation, Heartbeat, Report
 from orchestrator.rules.placement import must_yield
 from orchestrator.rules.sharing import wanted_slots
 from orchestrator.services.context import Context, token_hash
-from orchestrator.services.ending import end_attempt
-from orchestrator.services.judge import judge
-from orchestrator.services.lookup import need_attempt, need_run
+from orchestrator.services.effects import Effect, alive, apply_effects, held_effects, move_run
+from orchestrator.services.fall_back import record_fall_back
+from orchestrator.services.lookup import need_standing
 from orchestrator.services.settle import settle
 from orchestrator.services.snapshot import load_snapshot
 from orchestrator.store import journal, reports, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
+from orchestrator.store.reports import Standing
 
 SETTLED = frozenset({RunStatus.AT_GATE}) | frozenset(status for status in RunStatus if status.is_terminal)
 """Statuses that can make a gate due."""
@@ -31,55 +33,40 @@ def ingest(context: Context, attempt_id: int, report: Report) -> Answer:
     the same sequence, `StaleEpoch` when the attempt no longer holds the lease.
     """
     with context.database.write() as connection:
-        attempt = need_attempt(connection, attempt_id)
-        take_in(connection, context, attempt, report)
-        return _answer(connection, context, attempt_id)
-
-
-def take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
-    """The part of `ingest` that a backfill from the spool shares.
-
-    A report that comes before one of a lower sequence is stored, and judged when the gap is filled: the
-    order of arrival changes no decision. An exit that comes so early is left to the engine's word.
-    """
-    body_sha256 = hashlib.sha256(report.model_dump_json().encode()).digest()
-    known = reports.report_hash(connection, attempt.id, report.sequence)
-    if known == body_sha256:
-        return
-    if known is not None:
-        raise Conflict(f"another report is stored under sequence {report.sequence} of this attempt")
-    run = _fence(connection, attempt, report.epoch)
-    now = context.clock()
-    reports.add_report(connection, attempt.id, report.sequence, body_sha256)
-    _write_rows(connection, attempt, run, report, now)
-    _renew(connection, context, attempt, run, report, now)
-    upto = need_attempt(connection, attempt.id).acknowledged
-    for evaluation in reports.evaluations_between(connection, attempt.id, attempt.acknowledged, upto):
-        judge(connection, context, run.id, evaluation, attempt, now)
-        if need_attempt(connection, attempt.id).status is AttemptStatus.ENDED:
-            return  # it diverged there; what it measured afterwards decides nothing
-    if report.exit is not None and report.sequence <= upto:
-        record = report.exit
-        end_attempt(connection, context, attempt.id, code=record.code, message=record.message, now=now)
-    if need_run(connection, run.id).status in SETTLED:
-        settle(connection, context)
-        context.wake()
+        return handle(connection, context, attempt_id, report)
 
 
 def heartbeat(context: Context, attempt_id: int, beat: Heartbeat) -> Answer:
     """Renews the lease and answers with the directive. Raises `StaleEpoch` like `ingest`."""
     with context.database.write() as connection:
-        attempt = need_attempt(connection, attempt_id)
-        run = _fence(connection, attempt, beat.epoch)
-        now = context.clock()
-        lease = now + context.limits.lease
-        runs.change_attempt(connection, attempt.id, lease_expires_at=lease, step=max(beat.step, attempt.step))
-        changes = {"step": max(beat.step, run.step), "tokens_per_second": beat.tokens_per_second}
-        if run.status is RunStatus.STARTING:
-            runs.change_run(connection, run, status=RunStatus.RUNNING, **changes)
-        elif not run.status.is_terminal:
-            runs.change_run(connection, run, **changes)
-        return _answer(connection, context, attempt_id)
+        return handle(connection, context, attempt_id, beat)
+
+
+def handle(
+    connection: Connection,
+    context: Context,
+    attempt_id: int,
+    message: Report | Heartbeat,
+    token: bytes | None = None,
+) -> Answer:
+    """`ingest` or `heartbeat` in a transaction that others share.
+
+    With `token`, the hash of what the worker presented, it raises `NotAllowed` for another attempt's.
+    """
+    sequence = message.sequence if isinstance(message, Report) else 0
+    found = need_standing(connection, attempt_id, sequence)
+    if token is not None and token != found.attempt.token_hash:
+        raise NotAllowed("this token is not the one of this attempt")
+    if isinstance(message, Report):
+        found = _take_in(connection, context, found, message)
+    else:
+        found = _beat(connection, context, found, message)
+    return _answer(connection, context, found)
+
+
+def take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
+    """`ingest` without an answer, for a backfill from the spool."""
+    _take_in(connection, context, need_standing(connection, attempt.id, report.sequence), report)
 
 
 def authorize(context: Context, attempt_id: int, token: str) -> None:
@@ -90,82 +77,103 @@ def authorize(context: Context, attempt_id: int, token: str) -> None:
         raise NotAllowed("this token is not the one of this attempt")
 
 
-def _fence(connection: Connection, attempt: AttemptRecord, epoch: int) -> RunRecord:
-    """The run, if this attempt still holds its lease under this epoch."""
-    run = need_run(connection, attempt.run_id)
+def body_hash(report: Report) -> bytes:
+    """Of what the report says: a field that is added to the protocol later leaves it as it is."""
+    return hashlib.sha256(report.model_dump_json(exclude_defaults=True).encode()).digest()
+
+
+def _hash_before(report: Report) -> bytes | None:
+    """As the version before 0003 stored it: every field that it knew, its default or not."""
+    if report.passed_over:
+        return None
+    return hashlib.sha256(report.model_dump_json(exclude={"passed_over"}).encode()).digest()
+
+
+def _take_in(connection: Connection, context: Context, found: Standing, report: Report) -> Standing:
+    """How things stand once the report is stored. The order of arrival changes no decision.
+
+    A report that comes before one of a lower sequence is stored with what it measured; its step, its exit
+    and its evaluations' judgement wait until the gap is filled.
+    """
+    digest = body_hash(report)
+    if found.body_sha256 is not None:
+        if found.body_sha256 not in {digest, _hash_before(report)}:
+            raise Conflict(f"another report is stored under sequence {report.sequence} of this attempt")
+        return found
+    _fence(found.attempt, found.run, report.epoch)
+    now = context.clock()
+    effect = Effect.of(report, _write_rows(connection, context, found, report, now))
+    attempt_id, is_next = found.attempt.id, report.sequence == found.attempt.acknowledged + 1
+    reports.add_report(connection, attempt_id, report.sequence, digest, None if is_next else effect.held())
+    if not is_next:
+        return _hold(connection, context, found, report, now)
+    waiting = held_effects(connection, attempt_id, report.sequence) if found.newest > report.sequence else []
+    found = apply_effects(connection, context, found, [effect, *waiting], now)
+    if found.run.status in SETTLED:
+        settle(connection, context)
+        context.wake()
+        return need_standing(connection, attempt_id)
+    return found
+
+
+def _beat(connection: Connection, context: Context, found: Standing, beat: Heartbeat) -> Standing:
+    _fence(found.attempt, found.run, beat.epoch)
+    attempt = alive(context, found.attempt, beat.phase, beat.step, context.clock())
+    reports.renew(connection, attempt)
+    changes = {"step": max(beat.step, found.run.step), "tokens_per_second": beat.tokens_per_second}
+    return replace(found, attempt=attempt, run=move_run(connection, found.run, changes))
+
+
+def _hold(
+    connection: Connection, context: Context, found: Standing, report: Report, now: datetime
+) -> Standing:
+    """A report that came early shows that its worker lives and how far it is; the rest waits."""
+    seen = alive(context, found.attempt, report.phase, report.step, now)
+    attempt = replace(found.attempt, lease_expires_at=seen.lease_expires_at, progress_at=seen.progress_at)
+    reports.renew(connection, attempt)
+    return replace(found, attempt=attempt)
+
+
+def _fence(attempt: AttemptRecord, run: RunRecord, epoch: int) -> None:
+    """Raises `StaleEpoch` unless this attempt still holds its lease under this epoch."""
     over = attempt.status is AttemptStatus.ENDED
     if over or epoch != attempt.epoch or attempt.epoch != run.epoch:
         name = spell("run", run.id)
         raise StaleEpoch(f"attempt {attempt.number} of {name} no longer holds the lease: stop and exit")
-    return run
 
 
 def _write_rows(
-    connection: Connection, attempt: AttemptRecord, run: RunRecord, report: Report, now: datetime
-) -> None:
+    connection: Connection, context: Context, found: Standing, report: Report, now: datetime
+) -> list[Evaluation]:
+    """Stores what was measured, saved and said; the evaluations that are new."""
+    attempt, run = found.attempt, found.run
     owner = {"run_id": run.id, "attempt_id": attempt.id}
     if report.resumed_from_step is not None and attempt.resumed_from_step is None:
         runs.change_attempt(connection, attempt.id, resumed_from_step=report.resumed_from_step)
         reports.supersede(connection, **owner, after_step=report.resumed_from_step)
-    for evaluation in report.evaluations:
-        stored = reports.stored_evaluation(connection, attempt.id, evaluation.step)
-        if stored is None:
-            reports.add_evaluation(
-                connection, **owner, evaluation=evaluation, sequence=report.sequence, now=now
-            )
-        elif stored.model_dump_json() != evaluation.model_dump_json():
-            raise Conflict(f"another evaluation of step {evaluation.step} is stored for this attempt")
+    new = [
+        evaluation
+        for evaluation in report.evaluations
+        if reports.add_evaluation(
+            connection, **owner, evaluation=evaluation, sequence=report.sequence, now=now
+        )
+    ]
     reports.add_points(connection, **owner, batch=report.points)
     for checkpoint in report.checkpoints:
         values = checkpoint.model_dump(exclude={"eval_loss"})
         runs.add_checkpoint(connection, **owner, **values, created_at=now)
+    if report.passed_over:
+        record_fall_back(connection, context, run, attempt, report, now)
     for note in report.notes:
         experiment_id = run.experiment_id
         journal.add_event(connection, "note", note, now=now, experiment_id=experiment_id, run_id=run.id)
+    return new
 
 
-def _renew(
-    connection: Connection,
-    context: Context,
-    attempt: AttemptRecord,
-    run: RunRecord,
-    report: Report,
-    now: datetime,
-) -> None:
-    known = reports.acknowledged(connection, attempt.id, attempt.acknowledged)
-    lease = now + context.limits.lease
-    resumed = report.resumed_from_step is not None  # a retry after divergence goes back
-    runs.change_attempt(
-        connection,
-        attempt.id,
-        acknowledged=known,
-        step=report.step if resumed else max(report.step, attempt.step),
-        lease_expires_at=lease,
-    )
-    if report.identity is not None:
-        told = report.identity.model_dump(mode="json")
-        runs.change_attempt(connection, attempt.id, identity=told)
-    if run.status.is_terminal:
-        return
-    changes: dict[str, object] = {"step": report.step if resumed else max(report.step, run.step)}
-    if run.resume_at_most is not None:  # the retry has got further: what it saved is sound again
-        saved = [checkpoint.step for checkpoint in report.checkpoints]
-        changes["resume_at_most"] = max([run.resume_at_most, *saved])
-    if report.identity is not None:
-        changes["identity"] = report.identity.model_dump(mode="json")
-    if report.evaluations:
-        changes["tokens_per_second"] = report.evaluations[-1].tokens_per_second
-    if run.status is RunStatus.STARTING:
-        changes["status"] = RunStatus.RUNNING
-    runs.change_run(connection, run, **changes)
-
-
-def _answer(connection: Connection, context: Context, attempt_id: int) -> Answer:
-    attempt = need_attempt(connection, attempt_id)
-    run = need_run(connection, attempt.run_id)
-    over = attempt.status is AttemptStatus.ENDED or attempt.epoch != run.epoch
-    directive = _directive(connection, context, run, over=over)
-    return Answer(acknowledged=attempt.acknowledged, directive=directive)
+def _answer(connection: Connection, context: Context, found: Standing) -> Answer:
+    over = found.attempt.status is AttemptStatus.ENDED or found.attempt.epoch != found.run.epoch
+    directive = _directive(connection, context, found.run, over=over)
+    return Answer(acknowledged=found.attempt.acknowledged, directive=directive)
 
 
 def _directive(connection: Connection, context: Context, run: RunRecord, *, over: bool) -> Directive:

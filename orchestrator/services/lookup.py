@@ -3,7 +3,7 @@
 from sqlalchemy import Connection
 
 from orchestrator.domain.ids import missing
-from orchestrator.store import experiments, journal, runs
+from orchestrator.store import experiments, journal, reports, runs
 from orchestrator.store.records import (
     AttemptRecord,
     DecisionRecord,
@@ -11,6 +11,7 @@ from orchestrator.store.records import (
     RunRecord,
     VariantRecord,
 )
+from orchestrator.store.reports import Standing
 
 
 def need_experiment(connection: Connection, id_: int) -> ExperimentRecord:
@@ -29,6 +30,14 @@ def need_run(connection: Connection, id_: int) -> RunRecord:
 
 def need_attempt(connection: Connection, id_: int) -> AttemptRecord:
     found = runs.get_attempt(connection, id_)
+    if found is None:
+        raise missing("att", id_)
+    return found
+
+
+def need_standing(connection: Connection, id_: int, sequence: int = 0) -> Standing:
+    """The attempt with its run, and what is stored under the sequence."""
+    found = reports.standing(connection, id_, sequence)
     if found is None:
         raise missing("att", id_)
     return found

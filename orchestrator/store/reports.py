@@ -1,16 +1,115 @@
 """What workers report: the keys that make it idempotent, evaluations, points, and curves read back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Executable, Select, Table, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.domain.errors import Conflict
+from orchestrator.domain.lifecycle import AttemptStatus, RunStatus
 from orchestrator.protocol.report import Evaluation, Point
-from orchestrator.store.tables import attempts, evaluations, metrics, points, reports
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.store.records import AttemptRecord, RunRecord
+from orchestrator.store.tables import attempts, evaluations, metrics, points, reports, runs, variants
 from orchestrator.store.types import join_number, new_id, split_number
 
 TRAIN_LOSS = "train_loss"
+ROWS_AT_ONCE = 500
+
+Number = tuple[float, int]
+"""A value and its kind."""
+PointKey = tuple[int, int]
+"""A metric's id and a step."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An attempt with its run, and what is stored under the sequence that was asked for."""
+
+    attempt: AttemptRecord
+    run: RunRecord
+    newest: int
+    """The highest sequence that is stored of the attempt; 0 when there is none."""
+    body_sha256: bytes | None
+
+
+_COUNTED = {"preserve_rowcount": True}  # else the row count of an insert is lost on PostgreSQL
+_OF_ATTEMPT = len(fields(AttemptRecord))
+_ATTEMPT_STATUS, _RUN_STATUS = (
+    [field.name for field in fields(record)].index("status") for record in (AttemptRecord, RunRecord)
+)
+
+
+def _standing() -> Select[Any]:
+    """The columns of both records in the order of their fields, then what `Standing` adds."""
+    of_variant = {
+        "variant": variants.c.name,
+        "variant_stage": variants.c.stage,
+        "is_control": variants.c.is_control,
+    }
+    columns = [attempts.c[field.name] for field in fields(AttemptRecord)]
+    columns += [
+        of_variant[field.name] if field.name in of_variant else runs.c[field.name]
+        for field in fields(RunRecord)
+    ]
+    stored = select(reports.c.body_sha256).where(
+        reports.c.attempt_id == attempts.c.id, reports.c.sequence == bindparam("sequence")
+    )
+    newest = select(func.max(reports.c.sequence)).where(reports.c.attempt_id == attempts.c.id)
+    query = select(*columns, newest.scalar_subquery().label("newest"), stored.scalar_subquery().label("hash"))
+    query = query.join_from(attempts, runs, runs.c.id == attempts.c.run_id)
+    query = query.join(variants, variants.c.id == runs.c.variant_id)
+    return query.where(attempts.c.id == bindparam("attempt_id"))
+
+
+def _once(table: Table) -> Mapping[str, Executable]:
+    """By dialect, the insert that leaves a row alone whose key is there; its row count tells."""
+    made = (sqlite.insert(table), postgresql.insert(table))
+    names = ("sqlite", "postgresql")
+    told = [insert.on_conflict_do_nothing().execution_options(**_COUNTED) for insert in made]
+    return dict(zip(names, told, strict=True))
+
+
+# Built once: putting a statement together costs more than SQLite takes to answer it.
+_STANDING = _standing()
+_ADD_EVALUATION = _once(evaluations)
+_ADD_REPORT = insert(reports)
+_METRICS = select(metrics.c.name, metrics.c.id).where(metrics.c.name.in_(bindparam("names", expanding=True)))
+_RENEW = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt_id"), attempts.c.status != AttemptStatus.ENDED)
+    .values({name: bindparam(f"new_{name}") for name in ("acknowledged", "step", "phase", "progress_at")})
+    .values(lease_expires_at=bindparam("new_lease"))
+)
+
+
+def standing(connection: Connection, attempt_id: int, sequence: int = 0) -> Standing | None:
+    """The attempt, its run and what is stored under `sequence`, in one query; None without the attempt."""
+    keys = {"attempt_id": attempt_id, "sequence": sequence}
+    row = connection.execute(_STANDING, keys).first()
+    if row is None:
+        return None
+    of_attempt, of_run = list(row[:_OF_ATTEMPT]), list(row[_OF_ATTEMPT:-2])
+    of_attempt[_ATTEMPT_STATUS] = AttemptStatus(of_attempt[_ATTEMPT_STATUS])
+    of_run[_RUN_STATUS] = RunStatus(of_run[_RUN_STATUS])
+    return Standing(AttemptRecord(*of_attempt), RunRecord(*of_run), row.newest or 0, row.hash)
+
+
+def renew(connection: Connection, attempt: AttemptRecord) -> None:
+    """Writes what a report or a heartbeat changes of a live attempt: how far it is, its phase and lease."""
+    values = {
+        "attempt_id": attempt.id,
+        "new_acknowledged": attempt.acknowledged,
+        "new_step": attempt.step,
+        "new_phase": attempt.phase,
+        "new_progress_at": attempt.progress_at,
+        "new_lease": attempt.lease_expires_at,
+    }
+    connection.execute(_RENEW, values)
 
 
 def report_hash(connection: Connection, attempt_id: int, sequence: int) -> bytes | None:
@@ -21,19 +120,29 @@ def report_hash(connection: Connection, attempt_id: int, sequence: int) -> bytes
     return connection.execute(query).scalar_one_or_none()
 
 
-def add_report(connection: Connection, attempt_id: int, sequence: int, body_sha256: bytes) -> None:
-    values = {"attempt_id": attempt_id, "sequence": sequence, "body_sha256": body_sha256}
-    connection.execute(insert(reports).values(**values))
+def add_report(
+    connection: Connection,
+    attempt_id: int,
+    sequence: int,
+    body_sha256: bytes,
+    held: JsonObject | None = None,
+) -> None:
+    """`held` is what a report that came early would do: it waits for those before it."""
+    values = {"attempt_id": attempt_id, "sequence": sequence, "body_sha256": body_sha256, "held": held}
+    connection.execute(_ADD_REPORT, values)
 
 
-def acknowledged(connection: Connection, attempt_id: int, known: int) -> int:
-    """The highest sequence up to which every report is stored, given that all up to `known` are."""
-    query = select(reports.c.sequence).where(reports.c.attempt_id == attempt_id, reports.c.sequence > known)
-    for sequence in connection.execute(query.order_by(reports.c.sequence)).scalars():
-        if sequence != known + 1:
+def held_after(connection: Connection, attempt_id: int, known: int) -> list[tuple[int, JsonObject | None]]:
+    """(sequence, what it holds) of the stored reports that follow `known` without a gap."""
+    query = select(reports.c.sequence, reports.c.held).where(
+        reports.c.attempt_id == attempt_id, reports.c.sequence > known
+    )
+    found: list[tuple[int, JsonObject | None]] = []
+    for sequence, held in connection.execute(query.order_by(reports.c.sequence)):
+        if sequence != known + 1 + len(found):
             break
-        known = sequence
-    return known
+        found.append((sequence, held))
+    return found
 
 
 def stored_evaluation(connection: Connection, attempt_id: int, step: int) -> Evaluation | None:
@@ -53,22 +162,27 @@ def add_evaluation(
     evaluation: Evaluation,
     sequence: int | None = None,
     now: datetime,
-) -> None:
+) -> bool:
+    """Whether it is new. Raises `Conflict` when the attempt has reported another for the same step."""
     loss, kind = split_number(evaluation.eval_loss)
-    connection.execute(
-        insert(evaluations).values(
-            run_id=run_id,
-            attempt_id=attempt_id,
-            step=evaluation.step,
-            tokens=evaluation.tokens,
-            eval_loss=loss,
-            eval_loss_kind=kind,
-            body=evaluation.model_dump(mode="json"),
-            superseded=False,
-            created_at=now,
-            sequence=sequence,
-        )
-    )
+    values = {
+        "run_id": run_id,
+        "attempt_id": attempt_id,
+        "step": evaluation.step,
+        "tokens": evaluation.tokens,
+        "eval_loss": loss,
+        "eval_loss_kind": kind,
+        "body": evaluation.model_dump(mode="json"),
+        "superseded": False,
+        "created_at": now,
+        "sequence": sequence,
+    }
+    if connection.execute(_ADD_EVALUATION[connection.dialect.name], values).rowcount == 1:
+        return True
+    stored = stored_evaluation(connection, attempt_id, evaluation.step)
+    if stored is None or stored.model_dump_json() != evaluation.model_dump_json():
+        raise Conflict(f"another evaluation of step {evaluation.step} is stored for this attempt")
+    return False
 
 
 def evaluations_between(connection: Connection, attempt_id: int, after: int, upto: int) -> list[Evaluation]:
@@ -90,26 +204,64 @@ def add_points(connection: Connection, *, run_id: int, attempt_id: int, batch: S
     if not batch:
         return
     ids = metric_ids(connection, sorted({point.name for point in batch}))
-    fresh: dict[tuple[int, int], tuple[float, int]] = {}
+    told: dict[PointKey, Number] = {}
     for point in batch:
         number = split_number(point.value)
-        if fresh.setdefault((ids[point.name], point.step), number) != number:
+        if told.setdefault((ids[point.name], point.step), number) != number:
             raise Conflict(f"one report holds two values of {point.name} for step {point.step}")
-    for key, number in _known_points(connection, run_id, attempt_id, fresh).items():
-        if fresh.pop(key, number) != number:
+    add = _add_on_sqlite if connection.dialect.name == "sqlite" else _add_on_postgres
+    if add(connection, run_id, attempt_id, told) == len(told):
+        return
+    for key, number in _known_points(connection, run_id, attempt_id, told).items():
+        if told.get(key, number) != number:
             raise Conflict(f"another value is stored for step {key[1]} of this attempt's series")
-    if fresh:
-        shared = {"run_id": run_id, "attempt_id": attempt_id, "superseded": False}
-        rows = [
-            {"metric_id": metric, "step": step, "value": value, "kind": kind, **shared}
-            for (metric, step), (value, kind) in fresh.items()
+
+
+def _add_on_sqlite(
+    connection: Connection, run_id: int, attempt_id: int, told: Mapping[PointKey, Number]
+) -> int:
+    """How many were new. One statement for many rows: the driver lets other threads in at each statement."""
+    rows, added = list(told.items()), 0
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[first : first + ROWS_AT_ONCE]
+        values = [
+            part
+            for (metric, step), (value, kind) in some
+            for part in (run_id, metric, attempt_id, step, value, kind)
         ]
-        connection.execute(insert(points), rows)
+        statement = _points_on_sqlite(len(some))
+        added += connection.exec_driver_sql(statement, tuple(values), _COUNTED).rowcount
+    return added
+
+
+@lru_cache(maxsize=ROWS_AT_ONCE)
+def _points_on_sqlite(count: int) -> str:
+    rows = ", ".join(["(?, ?, ?, ?, ?, ?, 0)"] * count)
+    columns = "run_id, metric_id, attempt_id, step, value, kind, superseded"
+    return f"INSERT INTO points ({columns}) VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608 - question marks alone
+
+
+_POINTS_ON_POSTGRES = (
+    "INSERT INTO points (run_id, metric_id, attempt_id, step, value, kind, superseded) "
+    "SELECT %s, metric, %s, step, value, kind, false FROM "
+    "unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::smallint[]) AS told (metric, step, value, kind) "
+    "ON CONFLICT DO NOTHING"
+)
+
+
+def _add_on_postgres(
+    connection: Connection, run_id: int, attempt_id: int, told: Mapping[PointKey, Number]
+) -> int:
+    """How many were new."""
+    keys, numbers = zip(*told, strict=True), zip(*told.values(), strict=True)
+    columns = [list(column) for column in (*keys, *numbers)]
+    values = (run_id, attempt_id, *columns)
+    return connection.exec_driver_sql(_POINTS_ON_POSTGRES, values, _COUNTED).rowcount
 
 
 def _known_points(
-    connection: Connection, run_id: int, attempt_id: int, keys: Iterable[tuple[int, int]]
-) -> dict[tuple[int, int], tuple[float, int]]:
+    connection: Connection, run_id: int, attempt_id: int, keys: Iterable[PointKey]
+) -> dict[PointKey, Number]:
     wanted = list(keys)
     steps = [step for _, step in wanted]
     query = select(points.c.metric_id, points.c.step, points.c.value, points.c.kind).where(
@@ -123,8 +275,7 @@ def _known_points(
 
 def metric_ids(connection: Connection, names: Sequence[str]) -> dict[str, int]:
     """The id of each metric, made on first sight."""
-    query = select(metrics.c.name, metrics.c.id).where(metrics.c.name.in_(names))
-    ids = {str(row[0]): int(row[1]) for row in connection.execute(query)}
+    ids = {str(row[0]): int(row[1]) for row in connection.execute(_METRICS, {"names": list(names)})}
     for name in names:
         if name not in ids:
             ids[name] = new_id(connection.execute(insert(metrics).values(name=name)))
