@@ -1,12 +1,15 @@
-"""APScheduler fires the tick; nothing is decided here."""
+"""A thread fires the tick; nothing is decided here.
+
+It waits by the monotonic clock: a wall clock that is set back must not stop the ticks for as long.
+"""
 
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
 
-from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.domain.errors import AssayError
 
 log = logging.getLogger(__name__)
 
@@ -15,55 +18,58 @@ PAUSE_SECONDS = 0.5
 
 
 class Ticker:
-    """Runs `tick` every `seconds`, and at once after `wake`. One tick at a time; no wake is lost."""
+    """Runs `tick` at once, `seconds` after each end, and after `wake`. One at a time; no wake is lost."""
 
-    def __init__(self, tick: Callable[[], None], seconds: float, clock: Callable[[], datetime]) -> None:
+    def __init__(self, tick: Callable[[], None], seconds: float) -> None:
         self._tick = tick
-        self._clock = clock
+        self._seconds = seconds
         self._asked = threading.Event()
-        self._busy = threading.Lock()
         self._stopping = threading.Event()
-        self._scheduler = BackgroundScheduler(timezone="UTC")
-        # Two instances: the second only leaves word for the first, which APScheduler would drop otherwise.
-        self._job = self._scheduler.add_job(
-            self._fire,
-            "interval",
-            seconds=seconds,
-            next_run_time=clock(),
-            coalesce=True,
-            max_instances=2,
-            misfire_grace_time=None,
-        )
+        self._thread: threading.Thread | None = None
+        self._failing = ""
 
     def start(self) -> None:
         self._stopping.clear()
-        self._scheduler.start()
+        self._asked.set()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread.start()
 
     def wake(self) -> None:
         """Asks for a tick now. While one runs, the next follows right after it."""
         self._asked.set()
-        if self._stopping.is_set() or self._busy.locked():
-            return  # nothing comes after the end, and a tick that runs sees that it was asked again
-        try:
-            self._job.modify(next_run_time=self._clock())
-        except JobLookupError:
-            log.debug("asked for a tick while the scheduler stops")
 
     def stop(self) -> None:
         """Lets the tick that runs come to its end, and no other begin."""
         self._stopping.set()
-        if self._scheduler.running:
-            self._scheduler.shutdown(wait=True)
-
-    def _fire(self) -> None:
-        """Ticks until nobody asks any more. Asked again between the last look and the release: look again."""
         self._asked.set()
-        while self._asked.is_set() and not self._stopping.is_set() and self._busy.acquire(blocking=False):
-            try:
-                self._asked.clear()
-                self._tick()
-            except Exception:
-                log.exception("a tick failed; the next one starts from the rows again")
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._asked.wait(self._seconds)
+            if self._stopping.is_set():
+                return
+            self._asked.clear()
+            if not self._fire():
                 self._stopping.wait(PAUSE_SECONDS)
-            finally:
-                self._busy.release()
+
+    def _fire(self) -> bool:
+        """Whether the tick came to its end."""
+        try:
+            self._tick()
+        except Exception as error:
+            self._say(error)
+            return False
+        if self._failing:
+            log.info("the ticks go on")
+        self._failing = ""
+        return True
+
+    def _say(self, error: Exception) -> None:
+        """Once for a failure that stays the same, with its traceback unless it is a foreseen one."""
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        foreseen = isinstance(error, AssayError | DBAPIError)
+        if what != self._failing:
+            log.error("a tick failed, another follows: %s", what, exc_info=None if foreseen else error)
+        self._failing = what
