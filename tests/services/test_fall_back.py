@@ -1,0 +1,130 @@
+"""A damaged checkpoint: the run goes on from the one before, and a decision says so once."""
+
+from pathlib import Path
+
+import pytest
+from stored_checkpoints import rows
+from worlds import Worker, World, falling
+
+from orchestrator.api.report import report_html
+from orchestrator.domain.ids import number_of
+from orchestrator.protocol.exit import ExitCode
+from orchestrator.protocol.report import PassedOver, Phase
+from orchestrator.services.query import list_decisions
+from orchestrator.services.reconcile import tick
+from orchestrator.services.replay import replay
+from orchestrator.services.report import report
+from orchestrator.services.views import DecisionView
+from orchestrator.store.database import Database
+
+PROBLEM = "model.safetensors has 10 bytes, not 300"
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home", loss=falling({"wide": -0.2, "wider": -0.1}))
+
+
+def fall_backs(world: World, experiment: int) -> list[DecisionView]:
+    found = list_decisions(
+        world.context, experiment_id=experiment, run_id=None, kinds=["fall_back"], limit=500, cursor=None
+    )
+    return found.items
+
+
+def crash(world: World, at: int = 60) -> Worker:
+    """The worker of `base`, killed when it has got to a step."""
+    while True:
+        world.turn()
+        for key, worker in world.workers.items():
+            if worker.assignment.variant == "base" and worker.step == at:
+                world.end(key, worker, ExitCode.CRASHED)
+                return worker
+
+
+def second(world: World, first: Worker, *damaged: int) -> Worker:
+    """The next worker of the run, which could not read some checkpoints of the first, begun."""
+    follows = (first.assignment.run_id, first.assignment.attempt + 1)
+    for _ in range(30):
+        for worker in world.workers.values():
+            if (worker.assignment.run_id, worker.assignment.attempt) == follows:
+                return begin(world, first, worker, *damaged)
+        world.wait(3)
+        tick(world.context)
+        world.adopt()
+    raise AssertionError("no other attempt followed")
+
+
+def begin(world: World, first: Worker, worker: Worker, *damaged: int) -> Worker:
+    folder = f"{first.assignment.directory}/checkpoints"
+    passed = [PassedOver(step=s, path=f"{folder}/step-{s:08d}", problem=PROBLEM) for s in damaged]
+    worker.step = min(damaged) - 20
+    worker.report(
+        world.context,
+        phase=Phase.STARTING,
+        resumed_from_step=worker.step,
+        identity=worker.identity(),
+        passed_over=tuple(passed),
+    )
+    return worker
+
+
+def test_the_decision_says_which_was_damaged_and_what_is_trained_again(world: World) -> None:
+    experiment = world.submit()
+    first = crash(world)
+    run = number_of("run", first.assignment.run_id)
+    second(world, first, 60, 40)
+    (found,) = fall_backs(world, experiment)
+    assert (found.reason, found.verdict, found.step, found.variant) == (
+        "checkpoint_damaged",
+        "inconclusive",
+        20,
+        "base",
+    )
+    assert "attempt 2 goes on from the checkpoint of step 20, so 40 steps are trained again" in found.text
+    assert f"the one of step 60: {PROBLEM}; the one of step 40: {PROBLEM}" in found.text
+    assert [passed["step"] for passed in found.evidence["passed_over"]] == [60, 40]  # type: ignore[index]
+    marked = {row.step: row.damage for row in rows(world) if row.run_id == run}
+    assert marked == {20: None, 40: PROBLEM, 60: PROBLEM}
+
+
+def test_it_is_recorded_once_and_disturbs_nothing(world: World, tmp_path: Path) -> None:
+    experiment = world.submit()
+    first = crash(world)
+    again = second(world, first, 60)
+    sequence, again.sequence = again.sequence, again.sequence - 1
+    begin(world, first, again, 60)  # the same report once more
+    assert again.sequence == sequence
+    assert world.run_to_end(experiment) == "succeeded"
+    (found,) = fall_backs(world, experiment)
+    replayed = replay(world.context, experiment)
+    assert replayed.exact
+    assert [one.decision_id for one in replayed.not_replayed if "damaged" in one.why] == [found.id]
+    page = report_html(report(world.context, experiment))
+    assert "so 20 steps are trained again" in page
+
+
+def test_another_attempt_that_falls_back_is_another_decision(world: World) -> None:
+    experiment = world.submit()
+    again = second(world, crash(world), 60)
+    while again.step < 80:
+        world.turn()
+    world.end(next(key for key, worker in world.workers.items() if worker is again), again, ExitCode.CRASHED)
+    second(world, again, 80)
+    assert [found.evidence["attempt"] for found in fall_backs(world, experiment)] == [2, 3]
+
+
+def test_a_worker_can_mark_nothing_of_another_run(world: World) -> None:
+    world.submit()
+    first = crash(world)
+    other = next(row for row in rows(world) if f"/{first.assignment.run_id}/" not in row.path)
+    for _ in range(30):
+        world.turn()
+        world.wait(2)
+        found = [w for w in world.workers.values() if w.assignment.run_id == first.assignment.run_id]
+        if len(found) == 2:
+            break
+    worker = found[1]
+    passed = PassedOver(step=other.step, path=other.path, problem=PROBLEM)
+    worker.report(world.context, resumed_from_step=worker.step, passed_over=(passed,))
+    assert [row.damage for row in rows(world) if row.id == other.id] == [None]
