@@ -216,6 +216,7 @@ def build_app(settings: Settings, context: Context) -> FastAPI:
         token=settings.token,
         allowed_hosts=settings.allowed_hosts,
         body_limit=settings.body_limit_bytes,
+        ingest_queue=settings.ingest_queue,
     )
     app.include_router(pages.router, dependencies=[Depends(require_person)])
     return app

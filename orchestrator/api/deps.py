@@ -9,7 +9,6 @@ from fastapi import Depends, Header, Path, Query, Request
 from orchestrator.domain.errors import NotAllowed
 from orchestrator.domain.ids import number_of
 from orchestrator.services.context import Context
-from orchestrator.services.ingest import authorize
 
 
 def _context(request: Request) -> Context:
@@ -28,10 +27,6 @@ def _run_id(run_id: Annotated[str, Path()]) -> int:
     return number_of("run", run_id)
 
 
-def _attempt_id(attempt_id: Annotated[str, Path()]) -> int:
-    return number_of("att", attempt_id)
-
-
 def _decision_id(decision_id: Annotated[str, Path()]) -> int:
     return number_of("dec", decision_id)
 
@@ -42,7 +37,6 @@ def _reference_id(reference_id: Annotated[str, Path()]) -> int:
 
 ExperimentId = Annotated[int, Depends(_experiment_id)]
 RunId = Annotated[int, Depends(_run_id)]
-AttemptId = Annotated[int, Depends(_attempt_id)]
 DecisionId = Annotated[int, Depends(_decision_id)]
 ReferenceId = Annotated[int, Depends(_reference_id)]
 
@@ -76,8 +70,3 @@ def require_person(request: Request, authorization: Bearer = "") -> None:
     token: str | None = request.app.state.token
     if token is not None and not hmac.compare_digest(bearer(authorization).encode(), token.encode()):
         raise NotAllowed("send `Authorization: Bearer <token>`; for the CLI, set ASSAY_TOKEN")
-
-
-def require_worker(context: AppContext, attempt_id: AttemptId, authorization: Bearer = "") -> None:
-    """Passes the token that was written into this attempt's assignment."""
-    authorize(context, attempt_id, bearer(authorization))

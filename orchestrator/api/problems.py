@@ -45,7 +45,7 @@ def _assay(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, AssayError):
         raise error
     errors = error.errors if isinstance(error, Invalid) else None
-    headers = {"Retry-After": "1"} if error.status == 503 else {}
+    headers = {"Retry-After": "1"} if error.status in {429, 503} else {}
     if error.status == 401:
         headers = {"WWW-Authenticate": "Bearer"}
     return problem(error.status, error.code, error.title, error.detail or str(error), errors, headers)

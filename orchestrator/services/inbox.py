@@ -1,0 +1,125 @@
+"""What workers send waits here for one writer, which commits many at once and answers when that is done."""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+
+from sqlalchemy import Connection
+
+from orchestrator.domain.errors import Busy, TooMany
+from orchestrator.protocol.report import Answer, Heartbeat, Report
+from orchestrator.services.context import Context, token_hash
+from orchestrator.services.ingest import authorize, handle
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 64
+"""Messages in one transaction: a tick that wants to write waits for one such batch at most."""
+KNOWN_TOKENS = 10_000
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One message of a worker and the place for its answer."""
+
+    attempt_id: int
+    message: Report | Heartbeat
+    token: bytes
+    answer: Future[Answer] = field(default_factory=Future)
+
+
+class Inbox:
+    """At most `capacity` messages wait. The writer's thread begins with the first and ends with `close`."""
+
+    def __init__(self, context: Context, capacity: int = 256) -> None:
+        self._context = context
+        self._capacity = capacity
+        self._waiting: deque[Letter] = deque()
+        self._changed = Condition()
+        self._closing = False
+        self._writer: Thread | None = None
+        self._tokens: dict[int, bytes] = {}
+
+    def knows(self, attempt_id: int, token: str) -> bool:
+        """Whether this token was this attempt's when it was last asked for."""
+        return self._tokens.get(attempt_id) == token_hash(token)
+
+    def admit(self, attempt_id: int, token: str) -> None:
+        """Asks the database for a token that is not known. Raises `NotAllowed`."""
+        authorize(self._context, attempt_id, token)
+        if len(self._tokens) >= KNOWN_TOKENS:
+            self._tokens.clear()
+        self._tokens[attempt_id] = token_hash(token)
+
+    def put(self, attempt_id: int, message: Report | Heartbeat, token: str) -> Future[Answer]:
+        """The answer, once it is committed, or the error of this one message.
+
+        When the commit fails, every message of the batch has that error and none is acknowledged. Raises
+        `TooMany` when the inbox is full and `Busy` when it is closed.
+        """
+        letter = Letter(attempt_id, message, token_hash(token))
+        with self._changed:
+            if self._closing:
+                raise Busy("the service is stopping; nothing was written")
+            if len(self._waiting) >= self._capacity:
+                raise TooMany(f"{self._capacity} messages wait to be written: send this one again")
+            self._waiting.append(letter)
+            if self._writer is None or not self._writer.is_alive():
+                self._writer = Thread(target=self._run, name="ingest", daemon=True)
+                self._writer.start()
+            self._changed.notify()
+        return letter.answer
+
+    def close(self) -> None:
+        """Takes nothing more, and returns when all that waited has been answered."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            writer = self._writer
+        if writer is not None:
+            writer.join()
+
+    def _run(self) -> None:
+        while batch := self._next():
+            self._write([letter for letter in batch if letter.answer.set_running_or_notify_cancel()])
+
+    def _next(self) -> list[Letter]:
+        """What waits, oldest first; nothing when the inbox is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            return [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+
+    def _write(self, letters: Sequence[Letter]) -> None:
+        try:
+            with self._context.database.write() as connection:
+                outcomes = [self._handle(connection, letter) for letter in letters]
+        except Exception as error:
+            log.warning("%d messages of workers could not be written: %s", len(letters), error)
+            for letter in letters:
+                letter.answer.set_exception(error)
+            return
+        for letter, outcome in zip(letters, outcomes, strict=True):
+            if isinstance(outcome, Answer):
+                letter.answer.set_result(outcome)
+            else:
+                letter.answer.set_exception(outcome)
+
+    def _handle(self, connection: Connection, letter: Letter) -> Answer | Exception:
+        """The answer or the error of one, whose savepoint keeps it from the others.
+
+        Raises when more than this one is lost: the connection, or the whole transaction, as SQLite does to
+        one that finds the disk full.
+        """
+        savepoint = connection.begin_nested()
+        try:
+            answer = handle(connection, self._context, letter.attempt_id, letter.message, letter.token)
+            savepoint.commit()
+        except Exception as error:
+            if connection.invalidated:
+                raise
+            savepoint.rollback()
+            return error
+        return answer
