@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -34,7 +35,6 @@ from orchestrator.rules.criteria import CRITERIA
 from orchestrator.scheduler import Ticker
 from orchestrator.services.address import AddressFile
 from orchestrator.services.context import Context, Limits, Trainer
-from orchestrator.services.launch import extend_leases
 from orchestrator.services.lead import Leadership, LeaderTick
 from orchestrator.services.policies import record_shipped
 from orchestrator.services.reconcile import tick
@@ -130,6 +130,7 @@ def build_context(settings: Settings, database: Database, address: str) -> Conte
             gate_wait_seconds=settings.gate_wait_seconds,
             cancel_grace_seconds=settings.cancel_grace_seconds,
         ),
+        free_bytes=lambda: shutil.disk_usage(home).free,
     )
 
 
@@ -245,7 +246,6 @@ Act = Callable[[], None]
 
 def _alone(context: Context, file: AddressFile) -> tuple[Act, Act]:
     """What to do at each tick and at the end, for the only service of a SQLite database."""
-    extend_leases(context)
     file.keep()
     return partial(tick, context), file.remove
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -73,8 +73,8 @@ class Settings(BaseSettings):
     """Modules that register criteria of the operator's own; imported before any policy is read."""
 
     tick_seconds: Annotated[float, Field(gt=0)] = 1.0
-    lease_seconds: Annotated[float, Field(gt=0)] = 60.0
-    progress_seconds: Annotated[float, Field(gt=0)] = 900.0
+    lease_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 60.0
+    progress_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 900.0
     """A worker that is heard but comes no further for so long is stalled, and is restarted."""
     start_seconds: Annotated[float, Field(gt=0)] = 3600.0
     """The same, to its first step."""
@@ -86,10 +86,43 @@ class Settings(BaseSettings):
     """Reports and heartbeats that may wait to be written; above it, 429 with Retry-After."""
     leader_seconds: Annotated[float, Field(gt=0)] = 15.0
     """On PostgreSQL: how long the service that ticks may be silent before another takes over."""
-    heartbeat_seconds: Annotated[float, Field(gt=0)] = 2.0
+    heartbeat_seconds: Annotated[float, Field(gt=0, validate_default=True)] = 2.0
     gate_wait_seconds: Annotated[float, Field(ge=0)] = 300.0
     cancel_grace_seconds: Annotated[float, Field(ge=0)] = 20.0
     body_limit_bytes: Annotated[int, Field(ge=1024)] = 16 * 2**20
+
+    @field_validator("lease_seconds")
+    @classmethod
+    def _outlasts_ticks(cls, lease: float, info: ValidationInfo) -> float:
+        tick = info.data.get("tick_seconds")
+        if tick is not None and lease <= 2 * tick:
+            raise ValueError(
+                f"{lease:g} is not more than twice ASSAY_TICK_SECONDS ({tick:g}), and whoever looks so "
+                f"rarely finds everybody silent: set it above {2 * tick:g}, or lower ASSAY_TICK_SECONDS"
+            )
+        return lease
+
+    @field_validator("progress_seconds")
+    @classmethod
+    def _outlasts_the_lease(cls, progress: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_seconds")
+        if lease is not None and progress < lease:
+            raise ValueError(
+                f"{progress:g} is less than ASSAY_LEASE_SECONDS ({lease:g}): set it to {lease:g} or more, "
+                "or lower ASSAY_LEASE_SECONDS"
+            )
+        return progress
+
+    @field_validator("heartbeat_seconds")
+    @classmethod
+    def _renews_the_lease(cls, heartbeat: float, info: ValidationInfo) -> float:
+        lease = info.data.get("lease_seconds")
+        if lease is not None and lease <= 2 * heartbeat:
+            raise ValueError(
+                f"{heartbeat:g} is not less than half of ASSAY_LEASE_SECONDS ({lease:g}), so that one lost "
+                f"heartbeat ends a worker: set it below {lease / 2:g}, or raise ASSAY_LEASE_SECONDS"
+            )
+        return heartbeat
 
     @classmethod
     def settings_customise_sources(

@@ -145,3 +145,31 @@ def test_the_database_lies_in_the_home_unless_it_is_named(tmp_path: Path) -> Non
 def test_settings_do_not_change(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings(home=tmp_path).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "fix"),
+    [
+        ({"LEASE_SECONDS": "4"}, "heartbeat_seconds", "below 2, or raise ASSAY_LEASE_SECONDS"),
+        ({"HEARTBEAT_SECONDS": "30"}, "heartbeat_seconds", "below 30, or raise ASSAY_LEASE_SECONDS"),
+        ({"TICK_SECONDS": "30"}, "lease_seconds", "above 60, or lower ASSAY_TICK_SECONDS"),
+        ({"PROGRESS_SECONDS": "59"}, "progress_seconds", "60 or more, or lower ASSAY_LEASE_SECONDS"),
+        ({"LEASE_SECONDS": "1000"}, "progress_seconds", "1000 or more, or lower ASSAY_LEASE_SECONDS"),
+    ],
+)
+def test_times_that_do_not_go_together_are_refused_with_the_fix(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], named: str, fix: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(f"ASSAY_{name}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    (problem,) = caught.value.errors()
+    assert problem["loc"] == (named,)
+    assert fix in problem["msg"]
+
+
+def test_times_that_just_go_together_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LEASE": "4.1", "PROGRESS": "4.1", "HEARTBEAT": "2", "TICK": "2"}.items():
+        monkeypatch.setenv(f"ASSAY_{name}_SECONDS", value)
+    assert Settings().lease_seconds == 4.1

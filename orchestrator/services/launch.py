@@ -21,7 +21,6 @@ from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_attempt, need_experiment, need_run, variant_of
 from orchestrator.services.poison import guarded, is_passing
 from orchestrator.services.protocol import protocol_of
-from orchestrator.services.vigil import keep_vigil
 from orchestrator.store import links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 
@@ -244,8 +243,3 @@ def _threads(context: Context, run: RunRecord, spec: ExperimentSpec) -> int:
     """Equal for every run of an experiment, whatever is free: the thread count moves the loss."""
     cores = os.cpu_count() or 1
     return max(1, cores // len(context.engine.slots()) * spec.resources.slots)
-
-
-def extend_leases(context: Context) -> None:
-    """At start: while the service was away no worker could renew, so none is judged by its old lease."""
-    keep_vigil(context)

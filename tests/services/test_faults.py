@@ -12,7 +12,6 @@ from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Answer, DirectiveKind, Phase, Report
 from orchestrator.services import override
 from orchestrator.services.ingest import authorize, ingest
-from orchestrator.services.launch import extend_leases
 from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
 from orchestrator.services.reconcile import tick
 from orchestrator.services.views import RunView
@@ -215,7 +214,6 @@ def test_a_long_pause_of_the_service_loses_nobody(world: World) -> None:
         world.turn()
     world.wait(3600)
     world.restart()
-    extend_leases(world.context)
     tick(world.context)
     assert not any(worker.signals for worker in world.machine.workers.values())
 
