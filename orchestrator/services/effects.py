@@ -58,10 +58,10 @@ class Effect:
             "phase": self.phase.value,
             "step": self.step,
             "resumed_from_step": self.resumed_from_step,
-            "identity": self.identity and self.identity.model_dump(mode="json"),
+            "identity": None if self.identity is None else self.identity.model_dump(mode="json"),
             "tokens_per_second": speed if speed is None or math.isfinite(speed) else None,
             "saved": self.saved,
-            "exit": self.exit and self.exit.model_dump(mode="json"),
+            "exit": None if self.exit is None else self.exit.model_dump(mode="json"),
         }
 
 
