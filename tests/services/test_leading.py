@@ -34,7 +34,7 @@ SHORT = [
 class Pausing(Database):
     """A database that calls `before` before each write."""
 
-    before: Callable[[], None] = staticmethod(lambda: None)
+    before: Callable[[], None]
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -46,7 +46,7 @@ class Pausing(Database):
 class PausingLeadership(Leadership):
     """One that calls `before` before each look at the lead that an engine's side effect asks for."""
 
-    before: Callable[[], None] = staticmethod(lambda: None)
+    before: Callable[[], None]
 
     def ask(self) -> None:
         self.before()
@@ -60,8 +60,11 @@ class Replica:
         self.elapsed = 0.0
         self.announced = 0
         self.ticked = 0
+        self.before: Callable[[], None] = lambda: None
         self.database = Pausing(world.database.url)
+        self.database.before = lambda: self.before()
         self.leadership = PausingLeadership(self.database, name, f"http://{name}", LONG, lambda: self.elapsed)
+        self.leadership.before = lambda: self.before()
         self.context = replace(world.boot(), database=self.database)
         self.tick = LeaderTick(self.context, self.leadership, self.counted, self.announce)
 
@@ -80,7 +83,7 @@ class Replica:
             if next(calls) == number:
                 meanwhile()
 
-        self.database.before = self.leadership.before = before  # type: ignore[method-assign]
+        self.before = before
 
 
 class Replicas(World):
