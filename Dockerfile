@@ -29,4 +29,5 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=5 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8700/readyz', timeout=4)"]
 
 # Listens on loopback until ASSAY_HOST and ASSAY_TOKEN are set. Run it with an init process (--init).
-CMD ["assay", "serve"]
+# SIGHUP restarts the service alone: its workers live in this container and go on.
+CMD ["assay", "serve", "--keep"]

@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli import commands_act as act
 from orchestrator.cli import commands_backtest as backtests
+from orchestrator.cli import commands_db as db
 from orchestrator.cli import commands_policies as policies
 from orchestrator.cli import commands_read as read
 from orchestrator.cli import commands_reference as reference
@@ -52,11 +53,13 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default=False)] = None,
     port: Annotated[int | None, typer.Option(help="0 for a free one.", show_default=False)] = None,
     home: Annotated[Path | None, typer.Option(help="Data folder.", show_default=False)] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Start it again whenever it ends.")] = False,
 ) -> None:
     """Start the service and stay with it."""
     given = {"HOST": host, "PORT": port, "HOME": home.absolute() if home else None}
     os.environ.update({f"ASSAY_{name}": str(value) for name, value in given.items() if value is not None})
-    os.execv(sys.executable, [sys.executable, "-m", "orchestrator.bootstrap"])  # noqa: S606 - no shell is meant
+    program = "orchestrator.keeper" if keep else "orchestrator.bootstrap"
+    os.execv(sys.executable, [sys.executable, "-m", program])  # noqa: S606 - no shell is meant
 
 
 def demo(
@@ -102,6 +105,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(db.app, name="db", rich_help_panel="Service")
 app.add_typer(policies.app, name="policies", rich_help_panel="Answers")
 app.add_typer(reference.app, name="reference", rich_help_panel="References")
 

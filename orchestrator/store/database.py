@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.domain.errors import Busy
@@ -161,6 +162,7 @@ def _engine(url: str) -> Engine:
     engine = create_engine(parsed, connect_args=timeout, json_serializer=to_json)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "handle_error", _tell_of_the_disk)
     return engine
 
 
@@ -205,6 +207,16 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA synchronous=FULL")  # an acknowledged report survives a power cut
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+
+
+def _tell_of_the_disk(context: ExceptionContext) -> None:
+    """A disk that is full or broken is said as such, whichever statement or commit met it."""
+    code = getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        raise Busy("the disk of the database is full; nothing was written: make room") from None
+    if code == sqlite3.SQLITE_IOERR:
+        reason = context.original_exception
+        raise Busy(f"the disk of the database does not work ({reason}); nothing was acknowledged") from None
 
 
 def _begin_sqlite(connection: Connection) -> None:

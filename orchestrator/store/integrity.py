@@ -17,7 +17,7 @@ def damage_of(file: Path, *, thorough: bool = False) -> str | None:
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True)) as connection:
             check = "integrity_check(5)" if thorough else "quick_check(1)"
-            said = [str(row[0]) for row in connection.execute(f"PRAGMA {check}")]
+            said = [" ".join(str(row[0]).split()) for row in connection.execute(f"PRAGMA {check}")]
             orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(5) if thorough else []
     except sqlite3.OperationalError:
         raise

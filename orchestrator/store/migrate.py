@@ -50,8 +50,6 @@ def upgrade(database: Database, before: BeforeUpgrade | None = None) -> None:
     if current_revision(database) == newest:
         return
     with _alone(database), database.write() as connection:
-        if not database.is_sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE})
         revision = MigrationContext.configure(connection).get_current_revision()
         if revision == newest or newest is None:
             return
@@ -63,14 +61,22 @@ def upgrade(database: Database, before: BeforeUpgrade | None = None) -> None:
 
 @contextmanager
 def _alone(database: Database) -> Iterator[None]:
-    """On SQLite a lock that is waited for: an upgrade may take longer than writers wait for each other."""
+    """Holds a lock that is waited for: an upgrade may take longer than writers wait for each other."""
     file = database.engine.url.database
-    if not database.is_sqlite or not file or file == ":memory:":
+    if not database.is_sqlite:
+        with database.engine.connect() as holder:
+            holder.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _UPGRADE})
+            holder.commit()  # the lock is the session's: a transaction that idles would be ended
+            try:
+                yield
+            finally:
+                holder.invalidate()  # the session ends, and the lock with it
+    elif not file or file == ":memory:":
         yield
-        return
-    with Path(f"{file}.upgrade.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    else:
+        with Path(f"{file}.upgrade.lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
 
 def _apply(connection: Connection, revision: str | None, newest: str) -> None:

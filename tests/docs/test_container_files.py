@@ -1,20 +1,31 @@
-"""Dockerfile and compose file, checked without a container: structure, settings, paths, versions."""
+"""Dockerfile, compose file and systemd unit, without a container: structure, settings, paths, versions."""
 
+import configparser
+import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
+import typer.main
 import yaml
 from doc_pages import ROOT, read
 
 from orchestrator.api.app import create_app
+from orchestrator.bootstrap import STOP_SECONDS
+from orchestrator.cli.main import app
+from orchestrator.keeper import BAD_SETTINGS, PATIENCE_SECONDS
 from orchestrator.settings import Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))
 SERVICE: dict[str, Any] = COMPOSE["services"]["assay"]
+UNIT = read("deploy/assay.service")
 DOCKERFILE = read("Dockerfile").replace("\\\n", " ")
 TEXTS = {"type": "array", "items": {"type": "string"}}
 SCHEMA = {
@@ -34,6 +45,8 @@ SCHEMA = {
                     "image": {"type": "string", "pattern": r"^[a-z]+:\d[\w.-]*$"},
                     "build": {"type": "string"},
                     "init": {"type": "boolean"},
+                    "command": TEXTS,
+                    "stop_grace_period": {"type": "string", "pattern": r"^\d+s$"},
                     "restart": {"enum": ["unless-stopped", "always", "on-failure", "no"]},
                     "depends_on": {"type": "object"},
                     "environment": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -122,3 +135,62 @@ def test_the_image_holds_what_it_needs_and_runs_as_nobody_special() -> None:
     assert re.search(r"^FROM python:3\.\d+-slim", DOCKERFILE, re.MULTILINE)
     assert re.findall(r"^USER (\w+)", DOCKERFILE, re.MULTILINE) == ["assay"]
     assert SERVICE["image"] == f"assay:{project['version']}"
+
+
+def test_the_service_is_a_child_in_its_container_so_that_workers_outlive_it() -> None:
+    (built,) = re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.MULTILINE)
+    assert json.loads(built) == SERVICE["command"] == ["assay", "serve", "--keep"]
+    serve = typer.main.get_group(app).commands["serve"]
+    assert serve.make_context("serve", SERVICE["command"][2:]).params["keep"] is True
+    assert SERVICE["init"] is True
+    assert seconds(SERVICE["stop_grace_period"]) > PATIENCE_SECONDS > STOP_SECONDS
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+def unit() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read_string(UNIT)
+    return parser
+
+
+def test_the_unit_leaves_workers_alone() -> None:
+    service = unit()["Service"]
+    assert service["KillMode"] == "process"
+    assert service["OOMPolicy"] == "continue"
+    assert seconds(service["TimeoutStopSec"]) > STOP_SECONDS
+    assert int(service["RestartPreventExitStatus"]) == BAD_SETTINGS
+    assert service["Restart"] == "on-failure"
+    assert int(service["LimitNOFILE"]) >= 65536
+    broken = {"PrivateTmp", "PrivateDevices", "MemoryDenyWriteExecute", "RuntimeDirectory", "MemoryMax"}
+    assert broken.isdisjoint(service)
+
+
+def test_the_unit_starts_a_command_that_is_there_in_a_folder_that_it_may_write() -> None:
+    service = unit()["Service"]
+    program, command, *options = service["ExecStart"].split()
+    assert program.endswith("/bin/assay")
+    assert typer.main.get_group(app).commands[command].make_context(command, options)
+    name, _, home = service["Environment"].partition("=")
+    assert name.removeprefix("ASSAY_").lower() in Settings.model_fields
+    assert home == f"/var/lib/{service['StateDirectory']}"
+    assert service["ProtectSystem"] == "strict"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    """With a program that is there, since systemd looks for it; a misspelt key is seen."""
+    there = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT, flags=re.MULTILINE)
+    assert complaints(tmp_path / "assay.service", there) == ""
+    assert "KilMode" in complaints(tmp_path / "wrong.service", there.replace("KillMode", "KilMode"))
+
+
+def complaints(file: Path, text: str) -> str:
+    file.write_text(text)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False, timeout=60
+    )
+    return "".join(line for line in done.stderr.splitlines() if file.name in line)
