@@ -35,6 +35,7 @@ def check(config: JsonObject) -> ConfigFacts:
         flops_per_token=flops_per_token(complete),
         tokens_per_step=complete.tokens_per_step,
         schedule_family=complete.schedule.family,
+        rows_per_pass=complete.train.batch_size,
     )
 
 

@@ -45,6 +45,7 @@ def snapshot(
         "config": training.config.model_dump(mode="json"),
         "threads": torch.get_num_threads(),
         "processes": training.team.size,
+        "memory_factor": training.memory_factor,
     }
     return dict(training.model.state_dict()), training.optimizer.state(), state
 
@@ -86,11 +87,15 @@ def resume(assignment: Assignment, training: Training) -> Resumed:
 
 def _changes(saved: checkpoint.Saved, training: Training) -> list[str]:
     """A note for each circumstance that moves the curve in its last bits."""
-    now = {"threads": torch.get_num_threads(), "processes": training.team.size}
+    now = {
+        "threads": ("threads", torch.get_num_threads()),
+        "processes": ("processes", training.team.size),
+        "memory_factor": ("times as many passes per step as configured", training.memory_factor),
+    }
     return [
-        f"resumed with {number} {name} from a checkpoint written with {saved.state.get(name, 1)}: "
+        f"resumed with {number} {words} from a checkpoint written with {saved.state.get(name, 1)}: "
         "the curve goes on, but not bit for bit"
-        for name, number in now.items()
+        for name, (words, number) in now.items()
         if saved.state.get(name, 1) != number
     ]
 

@@ -50,13 +50,20 @@ def aux_coefficient(config: MoeConfig, step: int, horizon: int) -> float:
     return config.aux_loss_coef + share * (config.aux_loss_coef_end - config.aux_loss_coef)
 
 
-def micro_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
+def micro_batches(config: TrainConfig, processes: int, memory_factor: int = 1) -> tuple[int, int]:
     """(forward passes, rows of each) of one process, which together train on what one alone would.
 
     Where the processes divide `batch_size`, each pass has the same rows over all of them as with one process;
     else a process takes passes of at most `batch_size` rows. A step has `batch_size * accumulation` rows in
-    all. Raises `ConfigProblem`.
+    all. `memory_factor` divides the rows of a pass by as much, or by the next number that divides them; one
+    row stays. Raises `ConfigProblem`.
     """
+    passes, rows = _whole_batches(config, processes)
+    fewer = _divisor(rows, max(1, rows // memory_factor))
+    return passes * (rows // fewer), fewer
+
+
+def _whole_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
     total = config.batch_size * config.accumulation
     share, rest = divmod(total, processes)
     if rest:
@@ -64,8 +71,13 @@ def micro_batches(config: TrainConfig, processes: int) -> tuple[int, int]:
         raise ConfigProblem([("train.batch_size", text)])
     if config.batch_size % processes == 0:
         return config.accumulation, config.batch_size // processes
-    rows = max(d for d in range(1, min(share, config.batch_size) + 1) if share % d == 0)
+    rows = _divisor(share, min(share, config.batch_size))
     return share // rows, rows
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor that is not above `most`."""
+    return max(d for d in range(1, most + 1) if number % d == 0)
 
 
 def _decay_progress(step: int, horizon: int, decay_frac: float) -> float:

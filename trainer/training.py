@@ -54,7 +54,9 @@ class Training:
         horizon: int,
         device: str,
         team: Team | None = None,
+        memory_factor: int = 1,
     ) -> None:
+        """`memory_factor`: into how many times as many passes a step is divided as the config says."""
         self.config, self.data, self.seed, self.horizon = config, data, seed, horizon
         self.team = team or Team()
         self.device = torch.device(device)
@@ -64,7 +66,8 @@ class Training:
         self.optimizer = AdamW(self.model, config.optimizer)
         self.precision = precision(config.train, self.device)
         """Makes what a forward pass runs under: autocast to bf16, or nothing."""
-        self.passes, self.rows = micro_batches(config.train, self.team.size)
+        self.memory_factor = memory_factor
+        self.passes, self.rows = micro_batches(config.train, self.team.size, memory_factor)
         self._forward_model = (
             cast(nn.Module, torch.compile(self.model)) if config.train.compile else self.model
         )

@@ -102,7 +102,13 @@ def _prepared(assignment: Assignment, interrupted: Callable[[], bool]) -> Iterat
     team = join(device)
     try:
         yield Training(
-            config, data, seed=assignment.seed, horizon=assignment.horizon_step, device=device, team=team
+            config,
+            data,
+            seed=assignment.seed,
+            horizon=assignment.horizon_step,
+            device=device,
+            team=team,
+            memory_factor=assignment.memory_factor,
         )
     finally:
         leave(team)

@@ -16,6 +16,9 @@ class ConfigFacts(WireModel):
     """Forward pass, active parameters alone."""
     tokens_per_step: Ordinal
     schedule_family: str
+    rows_per_pass: Ordinal | None = None
+    """Of one process: a step may be divided into passes of fewer, down to one (`Assignment.memory_factor`).
+    None when the trainer does not divide its steps."""
 
 
 class ConfigProblem(ValueError):
