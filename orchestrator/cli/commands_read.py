@@ -71,7 +71,7 @@ def why(run: Run, url: Url = None, every: EveryCriterion = False, as_json: AsJso
 def decisions(
     experiment: Exp,
     kind: Annotated[
-        Literal["continue", "stop", "promote", "decline", "hold", "fail"] | None,
+        Literal["continue", "stop", "promote", "decline", "hold", "fail", "fall_back"] | None,
         typer.Option(help="Only those.", show_default=False),
     ] = None,
     shadow: Annotated[

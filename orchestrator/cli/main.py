@@ -11,6 +11,7 @@ import typer
 from orchestrator.cli import commands_act as act
 from orchestrator.cli import commands_backtest as backtests
 from orchestrator.cli import commands_db as db
+from orchestrator.cli import commands_doctor as doctors
 from orchestrator.cli import commands_policies as policies
 from orchestrator.cli import commands_read as read
 from orchestrator.cli import commands_reference as reference
@@ -78,7 +79,7 @@ def demo(
 
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Service": (serve, demo),
+    "Service": (serve, doctors.doctor, demo),
     "Experiments": (read.plan, act.submit, read.ls, read.status, read.watch),
     "Answers": (
         read.why,

@@ -13,6 +13,7 @@ DONE = {
     "hold": "holds",
     "fail": "failed",
     "continue": "goes on",
+    "fall_back": "falls back",
 }
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "invalid": "!"}
 RULES_IN_WORDS = {
@@ -26,6 +27,7 @@ STYLES = {
     "promote": "green",
     "decline": "yellow",
     "stop": "yellow",
+    "fall_back": "yellow",
     "fail": "red",
     "succeeded": "green",
     "running": "cyan",

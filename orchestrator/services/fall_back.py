@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.protocol.report import PassedOver, Report
+from orchestrator.protocol.wire import JsonObject
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment
 from orchestrator.store import checkpoints, experiments, journal, links
@@ -57,7 +58,7 @@ def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedO
     where = f"the checkpoint of step {resumed}" if resumed else "the beginning"
     again = f", so {steps} step{'' if steps == 1 else 's'} are trained again" if steps > 0 else ""
     text = f"attempt {number} goes on from {where}{again}: a newer checkpoint is damaged ({told})"
-    evidence = {
+    evidence: JsonObject = {
         "attempt": number,
         "resumed_from_step": resumed,
         "steps_again": max(0, steps),

@@ -10,6 +10,7 @@ from orchestrator.services.launch import launch_intents, record_intent
 from orchestrator.services.orphans import sweep
 from orchestrator.services.poison import guarded, is_passing, of_sound, tell
 from orchestrator.services.reap import reap
+from orchestrator.services.retention import retain
 from orchestrator.services.settle import settle
 from orchestrator.services.snapshot import load_snapshot
 from orchestrator.services.vigil import keep_vigil
@@ -34,6 +35,8 @@ def _pass(context: Context) -> None:
     reap(context)
     with guarded(context, "the look for orphans"):
         sweep(context)
+    with guarded(context, "the retention of checkpoints"):
+        retain(context)
     with context.database.read() as connection:
         due = _due(connection, context)
     if due or context.watch.unsaid:

@@ -29,6 +29,12 @@ def on_disk(connection: Connection, run_ids: Sequence[int]) -> dict[int, list[Ch
     return found
 
 
+def removed(connection: Connection) -> list[CheckpointRow]:
+    """Those that retention has marked."""
+    query = select(checkpoints).where(checkpoints.c.removed_at.is_not(None)).order_by(checkpoints.c.id)
+    return fetch(connection, query, CheckpointRow)
+
+
 def mark_removed(connection: Connection, ids: Collection[int], now: datetime) -> None:
     """Of these nothing is gone on from any more, whether or not their files are gone yet."""
     query = update(checkpoints).where(checkpoints.c.id.in_(ids), checkpoints.c.removed_at.is_(None))

@@ -219,6 +219,11 @@ def claimants(connection: Connection, keys: Sequence[str]) -> dict[str, Claimant
     return found
 
 
+def every_attempt(connection: Connection) -> list[AttemptRecord]:
+    """All that there ever were, oldest first: for a look at everything."""
+    return fetch(connection, select(attempts).order_by(attempts.c.id), AttemptRecord)
+
+
 def add_checkpoint(connection: Connection, **values: Any) -> None:
     """Records a checkpoint; the same attempt and step again is left as it was."""
     same = (checkpoints.c.attempt_id == values["attempt_id"]) & (checkpoints.c.step == values["step"])

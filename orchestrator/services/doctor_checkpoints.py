@@ -1,0 +1,65 @@
+"""The doctor's look at checkpoints: those that rows promise, read and compared with their manifests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.domain.ids import spell
+from orchestrator.services import retention
+from orchestrator.services.checkpoint_files import damage_of, folder_of, is_own, manifest_sha256
+from orchestrator.services.doctor_findings import Finding, MarkDamaged, Patient, RemoveFolder, Rows, Severity
+from orchestrator.services.retention import RunFiles
+from orchestrator.store import checkpoints
+from orchestrator.store.records import CheckpointRow
+
+AREA = "checkpoints"
+GOES_ON = "nothing is to be done: the run goes on from an older one, and a decision says so"
+
+
+def look_at_checkpoints(patient: Patient, rows: Rows) -> Iterator[Finding]:
+    """Damaged, missing and left over."""
+    with patient.database.read() as connection:
+        found = retention.load(connection, sorted(rows.runs))
+        removed = checkpoints.removed(connection)
+    for files in found:
+        yield from _of_run(patient, files)
+    directories = {attempt.id: attempt.directory for attempt in rows.attempts}
+    for row in removed:
+        path = Path(row.path)
+        own = row.path == str(folder_of(directories.get(row.attempt_id, ""), row.step))
+        if own and is_own(patient.home, path) and path.is_dir():
+            what = f"retention removed the checkpoint of step {row.step}, and its folder is still there"
+            fix = "--repair removes it"
+            yield Finding(Severity.WARNING, AREA, what, row.path, fix, RemoveFolder(path))
+
+
+def _of_run(patient: Patient, files: RunFiles) -> Iterator[Finding]:
+    pruned = {row.id for row in retention.pruned(files, retention.look(files))}
+    newest = max((row.step for row in files.rows if row.damage is None), default=0)
+    for row in files.rows:
+        if row.id in pruned:
+            continue
+        problem = _problem(patient, row)
+        if problem is None:
+            continue
+        needed = row.step == newest and not files.run.status.is_terminal
+        severity = Severity.ERROR if needed else Severity.WARNING
+        name = spell("run", row.run_id)
+        if row.damage is not None:
+            what = f"{name}: the checkpoint of step {row.step} is known as damaged ({row.damage})"
+            yield Finding(Severity.NOTE, AREA, what, row.path, GOES_ON)
+        else:
+            what = f"{name}: the checkpoint of step {row.step} {problem}"
+            mend = MarkDamaged(row.run_id, row.path, problem)
+            yield Finding(severity, AREA, what, row.path, f"--repair marks it; {GOES_ON}", mend)
+
+
+def _problem(patient: Patient, row: CheckpointRow) -> str | None:
+    path = Path(row.path)
+    if not path.is_dir():
+        return "is missing"
+    problem = damage_of(path, hashes=not patient.quick)
+    if problem is None and manifest_sha256(path) != row.manifest_sha256:
+        problem = "its manifest is not the one that was reported"
+    if problem is None:
+        return None
+    return f"is damaged: {problem}" if path.is_dir() else None  # its worker has pruned it meanwhile
