@@ -5,13 +5,14 @@ from datetime import timedelta
 import pytest
 
 from orchestrator.domain.lifecycle import Reason
+from orchestrator.domain.spec_models import Retries
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.rules.retry import (
     COUNTED,
     FREE,
     MOST_IDLE,
-    MOST_RESTARTS,
     REASON_OF_CODE,
+    UNSAID,
     Again,
     Ended,
     GiveUp,
@@ -19,9 +20,8 @@ from orchestrator.rules.retry import (
     reason_of,
 )
 
+SPECIAL = {Reason.DIVERGED, Reason.OUT_OF_MEMORY, Reason.DISK_FULL}
 NEVER = {
-    Reason.OUT_OF_MEMORY,
-    Reason.DISK_FULL,
     Reason.CONFIG_ERROR,
     Reason.DATA_ERROR,
     Reason.CHECKPOINT_ERROR,
@@ -50,7 +50,7 @@ def test_what_would_end_the_same_way_is_not_tried_again(reason: Reason) -> None:
 
 
 def test_every_reason_of_an_attempt_is_ruled_on() -> None:
-    assert set(REASON_OF_CODE.values()) <= FREE | COUNTED | NEVER | {Reason.DIVERGED}
+    assert set(REASON_OF_CODE.values()) <= FREE | COUNTED | NEVER | SPECIAL
 
 
 def test_the_wait_doubles_with_each_break_that_made_progress() -> None:
@@ -65,9 +65,60 @@ def test_free_ends_between_are_not_counted() -> None:
 
 
 def test_too_many_breaks_end_the_run_though_each_made_progress() -> None:
-    ends = history(*((Reason.CRASHED, 100 * (i + 1)) for i in range(MOST_RESTARTS + 1)))
+    ends = history(*((Reason.CRASHED, 100 * (i + 1)) for i in range(4)))
     assert isinstance(after(ends[:-1]), Again)
-    assert after(ends) == GiveUp("4 broken attempts; at most 3 are restarted")
+    assert after(ends) == GiveUp("4 broken attempts in 1000 steps; at most 3 are restarted")
+
+
+def test_breaks_count_within_a_window_of_steps_and_not_for_a_whole_life() -> None:
+    ends = history(*((Reason.LOST, 400 * (i + 1)) for i in range(50)))
+    assert after(ends) == Again(timedelta(seconds=8))  # at 20000, 19600 and 19200: the third doubling
+    near = history((Reason.LOST, 1), (Reason.LOST, 1000), (Reason.LOST, 1001))
+    assert after(near, retries=Retries(restarts=2)) == Again(timedelta(seconds=4))
+    assert isinstance(after(near, retries=Retries(restarts=2, within_steps=1001)), GiveUp)
+
+
+def test_no_restarts_are_allowed_when_the_spec_says_so() -> None:
+    assert isinstance(after(history((Reason.LOST, 10)), retries=Retries(restarts=0)), GiveUp)
+
+
+def test_the_wait_never_grows_past_five_minutes() -> None:
+    ends = history(*((Reason.CRASHED, i) for i in range(1, 1000)))
+    assert after(ends, retries=Retries(restarts=1000)) == Again(timedelta(minutes=5))
+
+
+def test_an_out_of_memory_is_not_repeated_unless_the_spec_allows_it() -> None:
+    once, allowed = history((Reason.LOST, 5), (Reason.OUT_OF_MEMORY, 10)), Retries(out_of_memory="accumulate")
+    refused = after(once, can_divide=True)
+    assert isinstance(refused, GiveUp)
+    assert "retries.out_of_memory" in refused.text
+    assert after(once, retries=allowed, can_divide=True) == Again(divided=True)
+    assert isinstance(after(once, retries=allowed, can_divide=False), GiveUp)
+
+
+def test_an_out_of_memory_in_more_passes_is_the_last() -> None:
+    twice = history((Reason.OUT_OF_MEMORY, 10), (Reason.PREEMPTED, 30), (Reason.OUT_OF_MEMORY, 40))
+    following = after(twice, retries=Retries(out_of_memory="accumulate"), can_divide=True)
+    assert following == GiveUp("out_of_memory again, though each step was divided into twice as many passes")
+
+
+def test_a_full_disk_is_tried_again_ever_later_and_five_times_at_most() -> None:
+    ends = [Ended(Reason.DISK_FULL, 10)] * MOST_IDLE
+    waits = [after(ends[:count]) for count in range(1, MOST_IDLE)]
+    assert waits == [Again(timedelta(minutes=minutes)) for minutes in (1, 2, 4, 5)]
+    assert isinstance(after(ends), GiveUp)
+    assert after([*ends[:3], Ended(Reason.DISK_FULL, 11)]) == Again(timedelta(minutes=1))
+
+
+def test_a_full_disk_counts_neither_as_a_break_nor_as_progress_between_two() -> None:
+    ends = history((Reason.CRASHED, 10), (Reason.DISK_FULL, 20), (Reason.CRASHED, 30))
+    assert after(ends) == Again(timedelta(seconds=4))
+    assert isinstance(after(history((Reason.STALLED, 10), (Reason.DISK_FULL, 10), (Reason.LOST, 10))), GiveUp)
+
+
+def test_what_the_service_asked_for_does_not_say_why() -> None:
+    assert {reason_of(code) for code in (None, -9, -15, 12)} <= UNSAID
+    assert not UNSAID & (NEVER | {Reason.OUT_OF_MEMORY, Reason.DISK_FULL, Reason.FINISHED, Reason.YIELDED})
 
 
 @pytest.mark.parametrize("second", [100, 99, 0])
