@@ -1,12 +1,13 @@
 """`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
 
-from benchmarks import backtest, decision, gate, imports, preview, reporting, rest
+from benchmarks import backtest, decision, gate, imports, ingest, preview, reporting, rest
 
 
 def main() -> None:
     for measure in (
         rest.command_line_import,
         rest.at_rest,
+        ingest.rates,
         preview.plan,
         imports.live_log,
         decision.ours,
