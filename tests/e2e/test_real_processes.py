@@ -137,22 +137,3 @@ def test_settings_that_mean_nothing_are_said(tmp_path: Path) -> None:
         ({"ASSAY_SLOST": "3", "ASSAY_PORT": "-1"}, "did you mean `ASSAY_SLOTS`"),
     ):
         assert sentence in refused(tmp_path / "home", settings)
-
-
-def test_postgresql_takes_one_service_at_a_time(tmp_path: Path, postgres_url: str) -> None:
-    service = start_on(tmp_path / "one", postgres_url)
-    try:
-        said = refused(tmp_path / "two", {"ASSAY_DATABASE_URL": postgres_url})
-        assert "another service works on this database" in said
-        experiment = service.post("/v1/experiments", SPEC)["id"]
-        wait_until("a step", lambda: furthest(service, experiment) >= 10)
-        service.post(f"/v1/experiments/{experiment}/cancel", {"reason": "seen enough"})
-        wait_until("the workers to be gone", lambda: not service.workers())
-    finally:
-        service.clean()
-
-
-def start_on(home: Path, database_url: str) -> Service:
-    service = Service(home, ASSAY_SLOTS="2", ASSAY_DATABASE_URL=database_url)
-    service.start()
-    return service

@@ -11,8 +11,9 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from store_rows import NOW, add_experiment, add_run
 
+from orchestrator.domain.errors import Busy
 from orchestrator.store import experiments as store
-from orchestrator.store.database import Database
+from orchestrator.store.database import Database, locked_file
 from orchestrator.store.migrate import current_revision, differences, newest_revision, upgrade
 from orchestrator.store.tables import experiments, metrics, runs
 
@@ -162,3 +163,21 @@ def asked_of(made: Database) -> dict[str, object]:
             name: connection.execute(text(f"PRAGMA {name}")).scalar_one()
             for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
         }
+
+
+def test_a_lock_is_shared_by_those_who_share_it_and_by_nobody_else(tmp_path: Path) -> None:
+    """Services on PostgreSQL share a data folder; one on SQLite has it alone."""
+    file = tmp_path / "home" / "service.lock"
+    with (
+        locked_file(file, "taken", shared=True),
+        locked_file(file, "taken", shared=True),
+        pytest.raises(Busy, match="taken"),
+        locked_file(file, "taken"),
+    ):
+        pass
+    with (
+        locked_file(file, "taken"),
+        pytest.raises(Busy, match="taken"),
+        locked_file(file, "taken", shared=True),
+    ):
+        pass
