@@ -19,6 +19,7 @@ def look_at_database(patient: Patient, file: Path | None) -> Iterator[Finding]:
     if file is not None and (damage := _damage(file, quick=patient.quick)):
         fix = "stop the service and restore a backup: docs/operations.md, Backup"
         yield Finding(Severity.ERROR, "database", f"the database is damaged: {damage}", where, fix)
+        return  # what it would answer means nothing
     revision, newest = current_revision(patient.database), newest_revision()
     if revision != newest:
         what = f"the database is at revision {revision or 'none'}, this version of Assay at {newest}"
