@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +29,7 @@ def settings(tmp_path: Path) -> Settings:
     return settings
 
 
-def examined(
-    settings: Settings, capsys: pytest.CaptureFixture[str], *, mend: bool = False
-) -> dict[str, object]:
+def examined(settings: Settings, capsys: pytest.CaptureFixture[str], *, mend: bool = False) -> dict[str, Any]:
     """What `--json` prints."""
     try:
         checkup(settings, mend=mend, quick=False, as_json=True)
@@ -84,10 +83,10 @@ def test_a_damaged_database_and_none_are_found(
     file = settings.home / "assay.sqlite3"
     content = file.read_bytes()
     file.write_bytes(content[:4096] + os.urandom(8192) + content[12288:])
-    (damaged,) = examined(settings, capsys)["findings"]  # type: ignore[misc]
+    (damaged,) = examined(settings, capsys)["findings"]
     assert (damaged["severity"], damaged["area"], damaged["where"]) == ("error", "database", str(file))
     file.unlink()
-    (missing,) = examined(settings, capsys)["findings"]  # type: ignore[misc]
+    (missing,) = examined(settings, capsys)["findings"]
     assert "there is no database" in missing["what"]
     assert not file.exists()
 

@@ -1,6 +1,7 @@
 """A damaged checkpoint: the run goes on from the one before, and a decision says so once."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 from stored_checkpoints import rows
@@ -10,6 +11,7 @@ from orchestrator.api.report import report_html
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.report import PassedOver, Phase
+from orchestrator.protocol.wire import JsonObject
 from orchestrator.services.query import list_decisions
 from orchestrator.services.reconcile import tick
 from orchestrator.services.replay import replay
@@ -83,7 +85,10 @@ def test_the_decision_says_which_was_damaged_and_what_is_trained_again(world: Wo
     )
     assert "attempt 2 goes on from the checkpoint of step 20, so 40 steps are trained again" in found.text
     assert f"the one of step 60: {PROBLEM}; the one of step 40: {PROBLEM}" in found.text
-    assert [passed["step"] for passed in found.evidence["passed_over"]] == [60, 40]  # type: ignore[index]
+    passed = [
+        PassedOver.model_validate(one) for one in cast("list[JsonObject]", found.evidence["passed_over"])
+    ]
+    assert [one.step for one in passed] == [60, 40]
     marked = {row.step: row.damage for row in rows(world) if row.run_id == run}
     assert marked == {20: None, 40: PROBLEM, 60: PROBLEM}
 

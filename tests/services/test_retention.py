@@ -18,7 +18,6 @@ from orchestrator.services.retention import retain
 from orchestrator.store import checkpoints, links
 from orchestrator.store.database import Database
 
-
 SHORT = {
     "stages": [
         {
