@@ -82,8 +82,12 @@ def _go_on(
     if run.status not in {RunStatus.STARTING, RunStatus.RUNNING}:
         return
     experiment = need_experiment(connection, run.experiment_id)
+    history = history_of(run, runs.attempts_of(connection, run.id))
+    if not history:  # nothing was begun yet
+        _again(connection, run, reason, Again(), detail, now)
+        return
     following = after(
-        history_of(run, runs.attempts_of(connection, run.id)),
+        history,
         retries=ExperimentSpec.model_validate(experiment.spec).retries,
         diverged_retries=Policy.model_validate(experiment.policy).diverged.retries,
         can_divide=_can_divide(connection, context, run, attempt),
