@@ -5,7 +5,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -49,15 +49,14 @@ def back_up(source: Path, target: Path, free: FreeBytes = free_bytes) -> int:
         _copy(source, temporary)
         _publish(temporary, target)
         return target.stat().st_size
-    except FileExistsError:
-        raise _taken(target) from None
     except (OSError, sqlite3.Error) as error:
         raise Busy(
             f"the backup {target} could not be written ({error}): make room, or name another"
         ) from error
     finally:
         for left in (temporary, *_beside(temporary)):
-            left.unlink(missing_ok=True)
+            with suppress(OSError):
+                left.unlink()
 
 
 def back_up_before_upgrade(
@@ -116,7 +115,7 @@ def _publish(temporary: Path, target: Path) -> None:
     try:
         os.link(temporary, target)
     except FileExistsError:
-        raise
+        raise _taken(target) from None
     except OSError:  # a file system without hard links
         temporary.rename(target)
     _sync(target.parent)
