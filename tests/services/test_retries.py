@@ -1,0 +1,282 @@
+"""What follows an attempt that ended, through the services: delays, memory, disks, and what raises."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import worlds
+from worlds import Worker, World
+
+from orchestrator.domain.ids import number_of
+from orchestrator.protocol.exit import ExitCode
+from orchestrator.protocol.wire import JsonObject
+from orchestrator.services import settle
+from orchestrator.services.query import get_experiment, list_attempts, list_events, list_runs
+from orchestrator.services.reconcile import tick
+from orchestrator.services.views import RunView
+from orchestrator.store import runs
+from orchestrator.store.database import Database
+from orchestrator.store.records import RunRecord
+
+
+@pytest.fixture
+def world(sqlite: Database, tmp_path: Path) -> World:
+    return World(sqlite, tmp_path / "home", slots=4, loss=worlds.falling({"wide": -0.2}))
+
+
+def events(world: World, experiment: int, kind: str) -> list[str]:
+    found = list_events(world.context, experiment, after=0, limit=500).items
+    return [event.text for event in found if event.kind == kind]
+
+
+def run_of(world: World, experiment: int, variant: str = "wide") -> RunView:
+    found = list_runs(world.context, experiment, limit=500, cursor=None).items
+    return next(run for run in found if run.variant == variant)
+
+
+def row_of(world: World, experiment: int, variant: str = "wide") -> RunRecord:
+    with world.database.read() as connection:
+        found = runs.get_run(connection, number_of("run", run_of(world, experiment, variant).id))
+    assert found is not None
+    return found
+
+
+def worker_of(world: World, variant: str = "wide") -> tuple[str, Worker]:
+    """The newest of the variant."""
+    return [(k, w) for k, w in world.workers.items() if w.assignment.variant == variant][-1]
+
+
+def leave(world: World, code: ExitCode, turns: int = 3) -> None:
+    """The newest worker of `wide` trains for some turns and ends so."""
+    for _ in range(turns):
+        world.turn()
+    key, worker = worker_of(world)
+    assert worker.exited is None
+    world.leave(key, worker, code, message="as it is")
+
+
+def crash_at(world: World, step: int) -> None:
+    """The newest worker of `wide` crashes once it has come to the step."""
+    for _ in range(100):
+        world.turn()
+        key, worker = worker_of(world)
+        if worker.exited is None and worker.step >= step:
+            world.end(key, worker, 1)
+            tick(world.context)
+            return
+    raise AssertionError(f"no worker came to step {step}")
+
+
+def test_the_event_says_why_it_ended_what_follows_and_when(world: World) -> None:
+    experiment = world.submit()
+    for _ in range(4):
+        world.turn()
+    key, worker = worker_of(world)
+    world.end(key, worker, -9)
+    tick(world.context)
+    (said,) = events(world, experiment, "retry")
+    assert "(crashed: the worker was killed: ended by SIGKILL) at step 60" in said
+    assert "another follows from the newest checkpoint, not before 00:00:06 UTC" in said
+
+
+def test_a_run_that_comes_far_enough_may_break_more_often(world: World) -> None:
+    """A window over steps: the spec allows one restart in 20 of them."""
+    experiment = world.submit(retries={"restarts": 1, "within_steps": 20})
+    for step in (20, 60, 140, 180, 240, 280):
+        crash_at(world, step)
+    assert world.run_to_end(experiment) == "succeeded"
+    run = run_of(world, experiment)
+    assert run.status == "succeeded"
+    assert run.attempts >= 7
+
+
+def test_one_break_too_many_in_the_window_ends_the_run(world: World) -> None:
+    experiment = world.submit(retries={"restarts": 1, "within_steps": 50})
+    crash_at(world, 20)
+    crash_at(world, 60)
+    run = run_of(world, experiment)
+    assert (run.status, run.reason) == ("failed", "crashed")
+    assert "2 broken attempts in 50 steps; at most 1 are restarted" in (run.detail or "")
+
+
+def with_rows(monkeypatch: pytest.MonkeyPatch, world: World, rows: int | None) -> None:
+    """The trainer kind says how many rows its passes have."""
+    kind = world.context.trainers["builtin"]
+
+    def check(config: JsonObject) -> Any:
+        return worlds.check(config).model_copy(update={"rows_per_pass": rows})
+
+    world.context = replace(world.context, trainers={"builtin": replace(kind, check=check)})
+
+
+def test_an_out_of_memory_is_tried_once_more_in_more_passes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_rows(monkeypatch, world, 8)
+    experiment = world.submit(retries={"out_of_memory": "accumulate"})
+    leave(world, ExitCode.OUT_OF_MEMORY)
+    assert row_of(world, experiment).memory_factor == 2
+    assert "each step in 2 times as many passes, at once" in events(world, experiment, "retry")[0]
+    for _ in range(3):
+        world.turn()
+    key, worker = worker_of(world)
+    assert worker.assignment.memory_factor == 2
+    world.leave(key, worker, ExitCode.OUT_OF_MEMORY)
+    run = run_of(world, experiment)
+    assert (run.status, run.reason, run.attempts) == ("failed", "out_of_memory", 2)
+
+
+@pytest.mark.parametrize("rows", [None, 1])
+def test_what_cannot_be_divided_is_not_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, rows: int | None
+) -> None:
+    with_rows(monkeypatch, world, rows)
+    experiment = world.submit(retries={"out_of_memory": "accumulate"})
+    leave(world, ExitCode.OUT_OF_MEMORY)
+    run = run_of(world, experiment)
+    assert (run.status, run.reason, run.attempts) == ("failed", "out_of_memory", 1)
+    assert "cannot be divided any further" in (run.detail or "")
+
+
+def test_a_full_disk_is_tried_again_a_minute_later(world: World) -> None:
+    experiment = world.submit()
+    leave(world, ExitCode.DISK_FULL)
+    due = row_of(world, experiment).not_before
+    assert due == world.now + timedelta(minutes=1)
+    assert world.run_to_end(experiment) == "succeeded"
+    assert run_of(world, experiment).attempts >= 2
+
+
+def test_nothing_is_started_while_the_disk_is_full_and_it_is_said_once(world: World) -> None:
+    world.free_bytes = 2**20
+    experiment = world.submit()
+    for _ in range(20):
+        world.turn()
+    assert not world.machine.starts
+    assert {r.status for r in list_runs(world.context, experiment, limit=9, cursor=None).items} == {"pending"}
+    world.free_bytes = 2**40
+    assert world.run_to_end(experiment) == "succeeded"
+    short, room = events(world, experiment, "disk")
+    assert "0.00 GiB free" in short
+    assert "no worker is started" in short
+    assert "started again" in room
+
+
+def test_an_intent_outlives_a_disk_that_fills_up(world: World) -> None:
+    world.machine.is_unreachable = True
+    experiment = world.submit()
+    tick(world.context)
+    world.free_bytes = 0
+    world.hang(300)
+    world.machine.is_unreachable = False
+    world.hang(30)
+    assert not world.machine.starts
+    world.free_bytes = 2**40
+    assert world.run_to_end(experiment) == "succeeded"
+    assert {a.reason for a in list_attempts(world.context, 1).items} <= {
+        "finished",
+        "yielded",
+        "user_stopped",
+    }
+
+
+def test_a_disk_that_does_not_answer_has_no_room(world: World) -> None:
+    def broken() -> int:
+        raise OSError("stale file handle")
+
+    world.context = replace(world.context, free_bytes=broken)
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    assert not world.machine.starts
+    assert "does not answer" in events(world, experiment, "disk")[0]
+
+
+@pytest.mark.parametrize("where", ["_apply", "load", "due_actions"])
+def test_an_experiment_that_raises_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    poisoned = world.submit(name="poisoned")
+    healthy = world.submit(name="healthy", base={"width": 6})
+
+    if where == "_apply":
+        inner = settle._apply
+
+        def apply(connection: Any, context: Any, action: Any) -> None:
+            inner(connection, context, action)
+            if action.experiment_id == poisoned:
+                raise RuntimeError("a bug of its own")
+
+        monkeypatch.setattr(settle, "_apply", apply)
+    elif where == "load":
+        from orchestrator.services import snapshot
+
+        view = snapshot._view
+
+        def broken_view(connection: Any, experiment: Any, *rest: Any) -> Any:
+            if experiment.id == poisoned:
+                raise RuntimeError("a bug of its own")
+            return view(connection, experiment, *rest)
+
+        monkeypatch.setattr(snapshot, "_view", broken_view)
+    else:
+        from orchestrator.rules import plan
+
+        settling = plan.plan_settling
+
+        def broken_plan(found: Any) -> Any:
+            if found.id == poisoned:
+                raise RuntimeError("a bug of its own")
+            return settling(found)
+
+        monkeypatch.setattr(plan, "plan_settling", broken_plan)
+        monkeypatch.setattr(settle, "plan_settling", broken_plan)
+    assert world.run_to_end(healthy) == "succeeded"
+    assert get_experiment(world.context, poisoned).status == "running"
+    (said,) = events(world, poisoned, "poison")
+    assert "RuntimeError: a bug of its own" in said
+    assert not events(world, healthy, "poison")
+    monkeypatch.undo()
+    assert world.run_to_end(poisoned) == "succeeded"
+
+
+def test_a_spooled_report_that_raises_does_not_hold_up_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.protocol.report import Phase, Report
+    from orchestrator.services import reap
+
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    key, worker = worker_of(world)
+    report = Report(
+        epoch=worker.assignment.epoch, sequence=worker.sequence + 1, phase=Phase.TRAINING, step=40
+    )
+    (Path(worker.assignment.directory) / "spool.jsonl").write_text(report.model_dump_json() + "\n")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug of its own")
+
+    monkeypatch.setattr(reap, "take_in", broken)
+    world.end(key, worker, -9)
+    tick(world.context)
+    assert list_attempts(world.context, number_of("run", worker.assignment.run_id)).items[0].status == "ended"
+    assert any("RuntimeError: a bug of its own" in text for text in events(world, experiment, "spool"))
+
+
+def test_nobody_is_woken_before_the_commit(world: World) -> None:
+    seen: list[bool] = []
+
+    def look() -> None:
+        with world.database.read() as connection:
+            seen.append(all(a.reason for a in runs.attempts_of(connection, 1)))
+
+    world.machine.submit_failures = [False] * 100
+    world.submit()
+    world.context = replace(world.context, wake=look)
+    world.hang(100)
+    assert seen
+    assert all(seen)
