@@ -21,14 +21,16 @@ from orchestrator.store import checkpoints, experiments, journal, runs
 from orchestrator.store.records import AttemptRecord, CheckpointRow, ExperimentRecord, RunRecord
 
 EVERY_SECONDS = 60.0
-RUNS_AT_ONCE = 200
-"""A pass looks at so many runs, and the next goes on from there."""
+NEXT_SECONDS = 5.0
+RUNS_AT_ONCE = 25
+"""A round begins about once a minute and looks at so many runs every few seconds: no tick waits for long."""
 
 
 def retain(context: Context) -> None:
-    """About once a minute: removes what may go of some runs' checkpoints, with an event for each run."""
+    """From time to time: removes what may go of some runs' checkpoints, with an event for each run."""
     now, watch = context.monotonic(), context.watch
-    if watch.retained is not None and now - watch.retained < EVERY_SECONDS:
+    pause = NEXT_SECONDS if watch.retained_upto else EVERY_SECONDS
+    if watch.retained is not None and now - watch.retained < pause:
         return
     watch.retained = now
     with context.database.read() as connection:
@@ -166,13 +168,13 @@ def retain_run(context: Context, files: RunFiles) -> None:
     The disk is looked at outside the transaction; what the run needs is read again inside it.
     """
     disk = look(files)
-    if not (going(files, disk, None) or pruned(files, disk)):
+    gone = [row.id for row in pruned(files, disk)]
+    if not (gone or going(files, disk, None)):
         return
     with context.database.write() as connection:
         files = load(connection, [files.run.id])[0]
         doomed = going(files, disk, _good_step(connection, files, disk))
-        marked = [row.id for row in (*doomed, *pruned(files, disk))]
-        checkpoints.mark_removed(connection, marked, context.clock())
+        checkpoints.mark_removed(connection, [*gone, *(row.id for row in doomed)], context.clock())
         if doomed:
             text = _text(files, doomed)
             journal.add_event(connection, "retention", text, now=context.clock(), run_id=files.run.id)

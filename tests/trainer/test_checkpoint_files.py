@@ -51,7 +51,7 @@ def test_a_damaged_newest_falls_back_to_the_one_before(name: str, damage: str, t
 
 
 def test_none_that_can_be_read_is_an_error_and_none_at_all_is_not(tmp_path: Path) -> None:
-    assert checkpoint.newest([tmp_path]) == (None, [])
+    assert checkpoint.newest([tmp_path, tmp_path / "removed"]) == (None, [])
     (_write(tmp_path, 10) / "manifest.json").unlink()
     with pytest.raises(CheckpointProblem, match="step-00000010"):
         checkpoint.newest([tmp_path])
