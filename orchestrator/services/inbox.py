@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from orchestrator.domain.errors import Busy, TooMany
 from orchestrator.protocol.report import Answer, Heartbeat, Report
 from orchestrator.services.context import Context, token_hash
-from orchestrator.services.ingest import authorize, handle
+from orchestrator.services.ingest import authorize, calls_for_a_tick, handle
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,10 @@ class Inbox:
             for letter in letters:
                 letter.answer.set_exception(error)
             return
-        for letter, outcome in zip(letters, outcomes, strict=True):
+        told = list(zip(letters, outcomes, strict=True))
+        if any(isinstance(o, Answer) and calls_for_a_tick(letter.message, o) for letter, o in told):
+            self._context.wake()
+        for letter, outcome in told:
             if isinstance(outcome, Answer):
                 letter.answer.set_result(outcome)
             else:

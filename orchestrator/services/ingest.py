@@ -33,7 +33,10 @@ def ingest(context: Context, attempt_id: int, report: Report) -> Answer:
     the same sequence, `StaleEpoch` when the attempt no longer holds the lease.
     """
     with context.database.write() as connection:
-        return handle(connection, context, attempt_id, report)
+        answer = handle(connection, context, attempt_id, report)
+    if calls_for_a_tick(report, answer):
+        context.wake()
+    return answer
 
 
 def heartbeat(context: Context, attempt_id: int, beat: Heartbeat) -> Answer:
@@ -62,6 +65,11 @@ def handle(
     else:
         found = _beat(connection, context, found, message)
     return _answer(connection, context, found)
+
+
+def calls_for_a_tick(message: Report | Heartbeat, answer: Answer) -> bool:
+    """Whether the plan may have something to do, once this is committed: an end, or a gate."""
+    return isinstance(message, Report) and answer.directive.kind is not DirectiveKind.CONTINUE
 
 
 def take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
@@ -111,7 +119,6 @@ def _take_in(connection: Connection, context: Context, found: Standing, report: 
     found = apply_effects(connection, context, found, [effect, *waiting], now)
     if found.run.status in SETTLED:
         settle(connection, context)
-        context.wake()
         return need_standing(connection, attempt_id)
     return found
 
