@@ -116,13 +116,13 @@ class Inbox:
         Raises when more than this one is lost: the connection, or the whole transaction, as SQLite does to
         one that finds the disk full.
         """
-        savepoint = connection.begin_nested()
+        connection.exec_driver_sql("SAVEPOINT letter")  # `begin_nested` costs five times as much
         try:
             answer = handle(connection, self._context, letter.attempt_id, letter.message, letter.token)
-            savepoint.commit()
         except Exception as error:
             if connection.invalidated:
                 raise
-            savepoint.rollback()
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT letter")
             return error
+        connection.exec_driver_sql("RELEASE SAVEPOINT letter")
         return answer

@@ -1,0 +1,168 @@
+"""Group commit: many messages in one transaction, each with its own fate, answered after the commit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import OperationalError
+from worlds import Worker, World
+
+from orchestrator.domain.errors import Busy, Conflict, NotAllowed, StaleEpoch, TooMany
+from orchestrator.domain.ids import number_of
+from orchestrator.protocol.report import Answer, Heartbeat, Phase, Point, Report
+from orchestrator.services.context import Context
+from orchestrator.services.inbox import Inbox
+from orchestrator.store import runs
+from orchestrator.store.database import Database
+from orchestrator.store.tables import points, reports
+
+WAIT = 30
+
+
+class Gate:
+    """A database whose writers wait at a door, and whose commit can be made to fail."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.open = Event()
+        self.fails = False
+        self.transactions = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        assert self.open.wait(WAIT)
+        with self._database.write() as connection:
+            self.transactions += 1
+            yield connection
+            if self.fails:
+                raise OperationalError("COMMIT", {}, Exception("database or disk is full"))
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        with self._database.read() as connection:
+            yield connection
+
+
+def world_of(database: Database, folder: Path) -> tuple[World, list[Worker]]:
+    world = World(database, folder / "home", slots=4)
+    world.submit()
+    world.turn()
+    return world, [worker for worker in world.workers.values() if worker.sequence == 1]
+
+
+def gated(world: World) -> tuple[Gate, Context]:
+    gate = Gate(world.database)
+    return gate, replace(world.context, database=gate)  # type: ignore[arg-type]  # it has what is used
+
+
+def report(worker: Worker, sequence: int = 2, **changes: object) -> Report:
+    values = (Point(step=1, name="train_loss", value=3.0), Point(step=2, name="train_loss", value=2.0))
+    body = {"epoch": worker.assignment.epoch, "sequence": sequence, "phase": Phase.TRAINING, "step": 2}
+    return Report.model_validate(body | {"points": values} | changes)
+
+
+def address(worker: Worker) -> tuple[int, str]:
+    assert worker.assignment.service is not None
+    return number_of("att", worker.assignment.attempt_id), worker.assignment.service.token
+
+
+def count(database: Database, table: object) -> int:
+    with database.read() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]  # any table
+
+
+def test_one_bad_message_does_not_touch_the_others_of_its_batch(database: Database, tmp_path: Path) -> None:
+    world, (one, two, three, four) = world_of(database, tmp_path)
+    gate, context = gated(world)
+    inbox = Inbox(context)
+    first = inbox.put(address(one)[0], report(one), address(one)[1])
+    stale = inbox.put(address(two)[0], report(two, epoch=7), address(two)[1])
+    clash = inbox.put(address(one)[0], report(one, step=9), address(one)[1])
+    twice = (Point(step=5, name="x", value=1.0), Point(step=5, name="x", value=2.0))
+    torn = inbox.put(address(three)[0], report(three, points=twice), address(three)[1])
+    strange = inbox.put(address(three)[0], report(three), address(four)[1])
+    beat = Heartbeat(epoch=four.assignment.epoch, phase=Phase.TRAINING, step=7)
+    last = inbox.put(address(four)[0], beat, address(four)[1])
+    gate.open.set()
+    assert first.result(WAIT).acknowledged == 2
+    assert last.result(WAIT).acknowledged == 1
+    for future, error in ((stale, StaleEpoch), (clash, Conflict), (torn, Conflict), (strange, NotAllowed)):
+        assert type(future.exception(WAIT)) is error
+    inbox.close()
+    assert gate.transactions <= 2  # the first may have gone alone
+    assert count(database, reports) == 5
+    assert count(database, points) == 2
+    with database.read() as connection:
+        attempt = runs.get_attempt(connection, address(four)[0])
+    assert attempt is not None
+    assert attempt.step == 7
+
+
+def test_when_the_commit_fails_nobody_is_acknowledged_and_nothing_is_stored(
+    database: Database, tmp_path: Path
+) -> None:
+    world, workers = world_of(database, tmp_path)
+    gate, context = gated(world)
+    gate.fails = True
+    inbox = Inbox(context)
+    before = count(database, reports)
+    answers = [inbox.put(address(worker)[0], report(worker), address(worker)[1]) for worker in workers]
+    assert not any(answer.done() for answer in answers)
+    gate.open.set()
+    assert all(isinstance(answer.exception(WAIT), OperationalError) for answer in answers)
+    assert count(database, reports) == before
+    assert count(database, points) == 0
+    gate.fails = False
+    again = [inbox.put(address(worker)[0], report(worker), address(worker)[1]) for worker in workers]
+    assert [answer.result(WAIT).acknowledged for answer in again] == [2] * len(workers)
+    inbox.close()
+
+
+def test_what_is_answered_is_committed(database: Database, tmp_path: Path) -> None:
+    world, (worker, *_) = world_of(database, tmp_path)
+    inbox = Inbox(world.context)
+    for sequence in range(2, 8):
+        told = report(worker, sequence, points=(Point(step=sequence, name="train_loss", value=1.0),))
+        answer = inbox.put(address(worker)[0], told, address(worker)[1]).result(WAIT)
+        assert answer.acknowledged == sequence
+        assert count(database, points) == sequence - 1  # on a connection of its own
+    inbox.close()
+
+
+def test_a_full_inbox_refuses_and_a_closed_one_has_drained(sqlite: Database, tmp_path: Path) -> None:
+    world, (worker, *_) = world_of(sqlite, tmp_path)
+    gate, context = gated(world)
+    inbox = Inbox(context, capacity=3)
+    number, token = address(worker)
+    beat = Heartbeat(epoch=worker.assignment.epoch, phase=Phase.TRAINING, step=1)
+    answers = []
+
+    def fill() -> None:
+        """The writer may have taken some of the first before it came to the door."""
+        for i in range(60):
+            answers.append(inbox.put(number, beat, token))
+            Event().wait(0.01 if i < 3 else 0)
+
+    with pytest.raises(TooMany, match="3 messages wait"):
+        fill()
+    gate.open.set()
+    inbox.close()
+    assert all(isinstance(answer.result(0), Answer) for answer in answers)
+    with pytest.raises(Busy, match="stopping"):
+        inbox.put(number, beat, token)
+
+
+def test_a_known_token_is_not_asked_for_again_and_another_is(sqlite: Database, tmp_path: Path) -> None:
+    world, (worker, other, *_) = world_of(sqlite, tmp_path)
+    inbox = Inbox(world.context)
+    number, token = address(worker)
+    assert not inbox.knows(number, token)
+    inbox.admit(number, token)
+    assert inbox.knows(number, token)
+    assert not inbox.knows(number, address(other)[1])
+    with pytest.raises(NotAllowed):
+        inbox.admit(number, address(other)[1])
