@@ -13,7 +13,7 @@ from orchestrator.store.runs import Claimant
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 60.0
-_AT_ONCE = 1000
+_AT_ONCE = 2500
 """Records dropped at one look: what a long life has left goes over several."""
 
 
@@ -30,9 +30,8 @@ def sweep(context: Context) -> None:
         known = runs.claimants(connection, [handle.key for handle in owned])
     _end_orphans(context, [h for h in owned if _is_unasked(context, known.get(h.key))], known)
     seen = [h.key for h in owned if h.key in known and known[h.key].exit_code is not None]
-    if seen:
-        context.engine.forget(seen[:_AT_ONCE])
-    context.watch.swept = now if len(seen) <= _AT_ONCE else None
+    context.engine.forget(seen[:_AT_ONCE])
+    context.watch.swept = now
 
 
 def _is_unasked(context: Context, row: Claimant | None) -> bool:

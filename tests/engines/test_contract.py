@@ -173,6 +173,23 @@ def test_list_owned_has_every_key_in_order(rig: Rig) -> None:
     assert rig.engine().list_owned() == [first, second]
 
 
+def test_forget_drops_what_is_over_and_nothing_else(rig: Rig) -> None:
+    engine = rig.engine()
+    running, over = up(rig, engine, "run-1-attempt-1"), up(rig, engine, "run-2-attempt-1")
+    rig.finish(over.key, 0)
+    becomes(engine, over, StateKind.EXITED)
+    eventually(lambda: engine.forget([running.key, over.key, "run-9-attempt-9"]) == 1)
+    assert engine.list_owned() == rig.engine().list_owned() == [running]
+    assert engine.find(over.key) is None
+    assert state_of(engine, over).kind is StateKind.LOST
+    assert state_of(engine, running).kind is StateKind.RUNNING
+    assert engine.forget([over.key]) == 0
+
+
+def test_forget_nothing(rig: Rig) -> None:
+    assert rig.engine().forget([]) == 0
+
+
 @pytest.mark.parametrize("key", ["", "../run", "run 1", "-rf", ".", "..", "run\n", "run/1", "x" * 200])
 def test_a_key_that_is_no_name_is_refused(rig: Rig, key: str) -> None:
     with pytest.raises(EngineError) as refused:

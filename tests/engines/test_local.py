@@ -81,9 +81,11 @@ def members(local: LocalRig) -> list[processes.Process]:
     return workers.members(Claims(local.state_directory), KEY)
 
 
-def forge(local: LocalRig, *, boot: str | None = None, started_later: int = 0) -> Handle:
-    """A claim by the process of this test."""
-    head, _, tail = Path("/proc/self/stat").read_text().strip().rpartition(")")
+def forge(
+    local: LocalRig, *, boot: str | None = None, started_later: int = 0, pid: int | None = None
+) -> Handle:
+    """A claim by the process of this test, or by another."""
+    head, _, tail = Path(f"/proc/{pid or 'self'}/stat").read_text().strip().rpartition(")")
     fields = tail.split()
     fields[19] = str(int(fields[19]) + started_later)
     text = f"{boot or processes.boot_id()}\n{head}) {' '.join(fields)}\n{local.home(KEY)}\n"
@@ -203,6 +205,53 @@ def test_another_process_with_the_same_pid_is_not_the_worker(local: LocalRig) ->
     engine, handle = local.engine(), forge(local, started_later=1)
     assert state_of(engine, handle).kind is StateKind.LOST
     engine.cancel(handle, grace_seconds=0)  # and this process is not killed in its place
+
+
+def test_a_stranger_with_the_workers_pid_is_neither_told_nor_killed(local: LocalRig) -> None:
+    """Whoever got the pid has another start time."""
+    stranger = subprocess.Popen(["sleep", "1000"])
+    try:
+        process = processes.read(stranger.pid)
+        assert process is not None
+        handle = forge(local, pid=stranger.pid, started_later=1)
+        engine = local.engine()
+        assert state_of(engine, handle).kind is StateKind.LOST
+        engine.signal(handle, signal.SIGTERM)
+        engine.cancel(handle, grace_seconds=0)
+        engine.poll([handle])
+        assert stranger.poll() is None
+        assert processes.is_alive(process)
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_what_a_worker_left_behind_keeps_its_record(local: LocalRig) -> None:
+    engine, handle = started(local, "setsid sleep 1000 & echo started")
+    becomes(engine, handle, StateKind.EXITED)
+    eventually(lambda: bool(engine.poll([handle])) and len(members(local)) == 1)
+    assert engine.forget([KEY]) == 0
+    engine.cancel(handle, grace_seconds=0)
+    eventually(lambda: bool(engine.poll([handle])) and not members(local))
+    assert engine.forget([KEY]) == 1
+    assert not list(local.state_directory.iterdir())
+
+
+def test_records_of_an_earlier_boot_are_dropped(local: LocalRig) -> None:
+    handle = forge(local, boot="0d4e2e0c-0000-4000-8000-000000000000")
+    assert local.engine().forget([handle.key]) == 1
+
+
+def test_a_record_that_cannot_be_read_is_kept(local: LocalRig) -> None:
+    handle = forge(local)
+    claim = Claims(local.state_directory).claim_path(KEY)
+    claim.write_text("boot only")
+    assert local.engine().forget([handle.key]) == 0
+    claim.unlink()
+
+
+def test_the_log_of_a_start_that_may_not_have_been_is_empty(local: LocalRig) -> None:
+    assert local.engine().logs(Handle("local", KEY), 0, 100) == (b"", 0)
 
 
 def test_after_a_reboot_a_worker_is_lost_unless_it_had_ended(local: LocalRig) -> None:
