@@ -225,7 +225,7 @@ def _assignment(
         eval_every=spec.eval_every,
         directory=attempt.directory,
         resume_from=tuple(folders),
-        resume_at_most=run.resume_at_most,
+        resume_at_most=_resume_at_most(run),
         cache_directory=str(context.home / "cache"),
         threads=max(1, _threads(context, run, spec) // processes),
         processes=processes,
@@ -237,6 +237,14 @@ def _assignment(
         gate_wait_seconds=context.limits.gate_wait_seconds,
     )
     return assignment, trainer.argv
+
+
+def _resume_at_most(run: RunRecord) -> int:
+    """No checkpoint past what is known of the run: a worker that lost its lease may have saved others,
+
+    and what it measured on the way there was refused.
+    """
+    return run.step if run.resume_at_most is None else min(run.step, run.resume_at_most)
 
 
 def _threads(context: Context, run: RunRecord, spec: ExperimentSpec) -> int:
