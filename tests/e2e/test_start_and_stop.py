@@ -1,4 +1,4 @@
-"""How a service comes and goes: a port at once or a clear no, a stop that loses nothing, a keeper above it."""
+"""How a service comes and goes: a port at once or a clear no, a stop without loss, a keeper above it."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import psutil
 import pytest
 from real_service import SPEC, Service, wait_until
 
+from orchestrator.bootstrap import _url as url_of
 from orchestrator.bootstrap import listen
 from orchestrator.domain.errors import Busy
 from orchestrator.keeper import BAD_SETTINGS, pause_after
@@ -49,6 +50,12 @@ def test_who_calls_before_the_service_is_ready_waits() -> None:
         accepted, _ = bound.accept()
         with closing(accepted):
             assert accepted.recv(100).startswith(b"GET /readyz")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_an_address_of_ipv6_is_one_that_can_be_called() -> None:
+    with closing(listen(Settings(host="::1", port=0))) as bound:
+        assert url_of(bound) == f"http://[::1]:{bound.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("host", ["host.invalid", "192.0.2.1"])
