@@ -289,7 +289,7 @@ def test_a_report_that_ends_an_attempt_wakes_after_its_commit(world: World) -> N
     def look() -> None:
         with world.database.read() as connection:
             attempt = runs.get_attempt(connection, number_of("att", worker.assignment.attempt_id))
-        seen.append(attempt and attempt.reason)
+        seen.append(None if attempt is None else attempt.reason)
 
     world.context = replace(world.context, wake=look)
     world.leave(key, worker, ExitCode.PREEMPTED)
