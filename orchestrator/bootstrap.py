@@ -227,7 +227,7 @@ def _run(settings: Settings, context: Context, bound: socket.socket, address: st
     file = AddressFile(context.home, address, os.getpid())
     is_alone = context.database.is_sqlite
     beat, leave = _alone(context, file) if is_alone else _shared(settings, context, file, address)
-    ticker = Ticker(beat, settings.tick_seconds)
+    ticker = Ticker(beat, settings.tick_seconds, utc_now)
     app = build_app(settings, replace(context, wake=ticker.wake))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=8)
     log.info("serving on %s, data in %s", address, context.home)
@@ -286,6 +286,7 @@ def _names() -> list[str]:
 def read_settings() -> Settings | None:
     """The settings, with the logging of a program of ours; None when they do not fit, which is said."""
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in unknown_variables(os.environ):
         log.warning("%s is no setting of Assay and means nothing%s", name, did_you_mean(name, _names()))

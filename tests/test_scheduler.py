@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
+from orchestrator.bootstrap import utc_now
 from orchestrator.scheduler import Ticker
 
 SOON = 5.0
@@ -44,7 +46,7 @@ class Ticks:
 
 @contextmanager
 def ticking(tick: Callable[[], None], seconds: float = NEVER) -> Iterator[Ticker]:
-    ticker = Ticker(tick, seconds)
+    ticker = Ticker(tick, seconds, utc_now)
     ticker.start()
     try:
         yield ticker
@@ -188,7 +190,7 @@ def test_stopping_lets_the_tick_come_to_its_end() -> None:
 
 def test_stopping_with_a_wake_pending_comes_to_its_end() -> None:
     ticks = Ticks()
-    ticker = Ticker(ticks, NEVER)
+    ticker = Ticker(ticks, NEVER, utc_now)
     ticker.start()
     assert ticks.wait_for_one()
     ticker.wake()
@@ -203,10 +205,33 @@ def test_stopping_with_a_wake_pending_comes_to_its_end() -> None:
 def test_a_wake_before_the_start_or_after_the_end_is_harmless() -> None:
     ticks = Ticks()
     ticks.let(5)
-    ticker = Ticker(ticks, NEVER)
+    ticker = Ticker(ticks, NEVER, utc_now)
     ticker.wake()
     ticker.stop()
     ticker.start()
     assert ticks.wait_for_one()
     ticker.stop()
     ticker.wake()
+
+
+@pytest.mark.parametrize("step", [timedelta(days=-1), timedelta(days=20_000)])
+def test_a_clock_that_is_set_stops_no_ticks(monkeypatch: pytest.MonkeyPatch, step: timedelta) -> None:
+    class Clock(datetime):
+        """The wall clock as APScheduler asks it, moved by what the test says."""
+
+        moved = timedelta(0)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return super().now(tz) + cls.moved
+
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", Clock)
+    done = threading.Semaphore(0)
+    ticker = Ticker(done.release, 0.02, lambda: Clock.now(UTC))
+    ticker.start()
+    try:
+        assert done.acquire(timeout=SOON)
+        Clock.moved = step
+        assert all(done.acquire(timeout=SOON) for _ in range(20))
+    finally:
+        ticker.stop()
