@@ -134,7 +134,7 @@ class Attempt:
         `ConfigMismatch` when the checkpoint to resume from is of another config, text, tokenizer or horizon.
         """
         self._identity = Identity(
-            **facts.model_dump(exclude={"config"}),
+            **facts.model_dump(exclude={"config", "rows_per_pass"}),
             evaluation_set=evaluation_set,
             tokenizer=tokenizer,
             horizon_step=self.horizon,
@@ -262,6 +262,7 @@ class Attempt:
 
     def seal(self, folder: Path) -> None:
         """Makes `folder`, on the disk of the attempt's directory, the checkpoint of this step."""
+        self._tell_before_saving()
         with room(self.directory, self.step, 0, self._keep):  # the files of the loop are there already
             kept.write(folder, self.assignment, self._need_identity(), self._tally)
             record = folders.seal(folder, self.directory, self.step)
@@ -286,15 +287,25 @@ class Attempt:
         return [self.directory, *map(Path, self.assignment.resume_from)]
 
     def _settle(self, save: Save | None) -> None:
-        """What was evaluated is saved and reported together; at the target the gate's report carries it."""
+        """What was evaluated is reported and saved; at the target the gate's report carries both."""
         self._need_identity()
         if self.evaluation_due and self._tally.evaluation_here() is None:
             raise Misused(f"step {self.step} was not evaluated: call `evaluated` when `evaluation_due`")
-        if self._dialogue.evaluation is not None:
-            if self.step > self._saved_step:
-                self._save(save)
-            if self.step < self._dialogue.target:
-                self._dialogue.tell(self.step)
+        if self._dialogue.evaluation is not None and self.step > self._saved_step:
+            self._save(save)
+        untold = self._dialogue.evaluation is not None or self._dialogue.checkpoints
+        if untold and self.step < self._dialogue.target:
+            self._dialogue.tell(self.step)
+
+    def _tell_before_saving(self) -> None:
+        """What is resumed from has its losses in the spool, whenever the worker is killed.
+
+        The evaluation at the target alone goes with its checkpoint, and is told again when resumed there.
+        """
+        if self.step < self._dialogue.target:
+            self._dialogue.tell(self.step)
+        else:
+            self._dialogue.tell_points(self.step, now=True)
 
     def _gather_gate(self) -> None:
         """The evaluation and checkpoint of the target, once more if the run was resumed there."""

@@ -92,6 +92,9 @@ class Loop:
         step = self.progress.step
         self._settle()
         if step > self.saved_step:
+            self._dialogue.tell_points(
+                step, now=True
+            )  # in the spool before the checkpoint, as in `_evaluate`
             self._save()
             self._settle()
         self._dialogue.tell(step)

@@ -87,7 +87,7 @@ def test_a_signal_saves_at_the_step_boundary_and_a_torn_checkpoint_is_passed_ove
     assert train(again) == 0
     first = reports(tmp_path / "2")[0]
     assert first.resumed_from_step == 4
-    assert "optimizer.pt" in first.notes[0]
+    assert "optimizer.pt" in first.passed_over[0].problem
     assert evaluations(tmp_path / "2")[12].eval_loss == evaluations(straight)[12].eval_loss
 
 

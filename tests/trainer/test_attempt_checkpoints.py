@@ -12,6 +12,7 @@ from trainer_rigs import exit_record, reports
 
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.kind import ConfigProblem
+from orchestrator.protocol.report import CheckpointRecord
 from trainer.contract import folders
 from trainer.kind import parsed
 
@@ -122,3 +123,23 @@ def test_a_kinds_config_is_refused_with_every_field_and_its_fix() -> None:
     assert problems.keys() == {"lr", "widht", "width"}
     assert "known are lr, width" in problems["widht"]
     assert "missing" in problems["lr"]
+
+
+def test_a_kill_right_after_a_checkpoint_leaves_no_loss_untold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the spool holds at the moment when each checkpoint gets its name: nothing later may be needed."""
+    told: dict[int, tuple[set[int], set[int]]] = {}
+    seal = folders.seal
+
+    def noting(folder: Path, directory: Path, step: int) -> CheckpointRecord:
+        spooled = reports(directory)
+        losses = {p.step for report in spooled for p in report.points if p.name == "train_loss"}
+        told[step] = losses, {e.step for report in spooled for e in report.evaluations}
+        return seal(folder, directory, step)
+
+    monkeypatch.setattr(folders, "seal", noting)
+    toy = Toy()
+    toy.interrupt_at = 17
+    assert toy.run(assign(tmp_path)) == ExitCode.PREEMPTED
+    assert told == {10: (set(range(1, 11)), {10}), 17: (set(range(1, 18)), {10})}

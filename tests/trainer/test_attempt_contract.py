@@ -38,8 +38,10 @@ def test_without_a_service_it_trains_to_the_target(tmp_path: Path) -> None:
     assert last.exit is not None
     assert last.exit.code == exit_record(tmp_path)["code"] == 0
     assert series(tmp_path, "train_loss") == {step: 1 / step for step in range(1, 21)}
-    for report in told:
-        assert [e.step for e in report.evaluations] == [c.step for c in report.checkpoints]
+    evaluated = [(report.sequence, e.step) for report in told for e in report.evaluations]
+    saved = [(report.sequence, c.step) for report in told for c in report.checkpoints]
+    assert [step for _, step in evaluated] == [step for _, step in saved] == [10, 20]
+    assert all(one[0] <= other[0] for one, other in zip(evaluated, saved, strict=True))
     found = evaluations(tmp_path)
     assert sorted(found) == [10, 20]
     assert found[20].tokens == 160
