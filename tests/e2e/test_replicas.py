@@ -119,6 +119,10 @@ class Pair:
     def furthest(self) -> int:
         return int(self.rows("SELECT max(step) FROM runs")[0][0] or 0)
 
+    def furthest_of(self, experiment: str) -> int:
+        number = number_of("exp", experiment)
+        return int(self.rows(f"SELECT max(step) FROM runs WHERE experiment_id = {number}")[0][0] or 0)  # noqa: S608
+
     def clean(self) -> None:
         for replica in (self.one, self.two):
             if replica.process is not None:
@@ -134,7 +138,7 @@ def pair(tmp_path: Path, postgres_url: str) -> Iterator[Pair]:
     made.clean()
 
 
-def assert_told_once_and_right(pair: Pair, experiment: str, reader: Replica) -> None:
+def assert_told_once_and_right(pair: Pair, experiment: str, spec: dict[str, Any]) -> None:
     """Every step was trained once, every loss is that of an undisturbed run, every decision there once."""
     begun: Counter[tuple[str, int]] = Counter()
     for file in (pair.home / "history").iterdir():
@@ -142,9 +146,9 @@ def assert_told_once_and_right(pair: Pair, experiment: str, reader: Replica) -> 
         run = lines[0]["run"]
         begun.update((run, line["step"]) for line in lines if line["kind"] == "step")
     assert max(begun.values()) == 1, [step for step, times in begun.items() if times > 1]
-    report = reader.get(f"/v1/experiments/{experiment}/report")
+    report = pair.two.get(f"/v1/experiments/{experiment}/report")
     for run in report["runs"]:
-        config = Config(**SPEC["base"], **SPEC["stages"][0]["variants"][run["variant"]])
+        config = Config(**spec["base"], **spec["stages"][0]["variants"][run["variant"]])
         right = {step: loss for step, _, loss in curve(config, run["seed"], 3 * STEPS)}
         told = {e["step"]: e["eval_loss"] for e in run["evaluations"]}
         assert told == {step: right[step] for step in range(5, run["step"] + 1, 5)}
@@ -154,39 +158,35 @@ def assert_told_once_and_right(pair: Pair, experiment: str, reader: Replica) -> 
     assert len(decided) == len(set(decided)) > 0
 
 
-def test_the_leader_is_killed_and_the_other_goes_on(pair: Pair) -> None:
+@pytest.mark.timeout(300)
+def test_leaders_that_are_paused_and_killed(pair: Pair) -> None:
     experiment = pair.two.post("/v1/experiments", SPEC)["id"]  # a follower takes it, the leader starts it
     wait_until("step 5", lambda: pair.furthest() >= 5)
     assert (pair.epoch, pair.named()) == (1, pair.one.url)
-    pair.one.kill()
-    wait_until("another leader", lambda: pair.epoch == 2)
-    wait_until("its address", lambda: pair.named() == pair.two.url)
-    assert pair.two.until_ended(experiment)["status"] == "succeeded"
-    assert_told_once_and_right(pair, experiment, pair.two)
-
-
-def test_a_paused_leader_comes_back_as_a_follower(pair: Pair) -> None:
-    experiment = pair.one.post("/v1/experiments", SPEC)["id"]
-    wait_until("step 5", lambda: pair.furthest() >= 5)
     assert pair.one.process is not None
     pair.one.process.send_signal(signal.SIGSTOP)
     wait_until("another leader", lambda: pair.epoch == 2)
+    wait_until("its address", lambda: pair.named() == pair.two.url)
     assert pair.two.until_ended(experiment)["status"] == "succeeded"
-    assert_told_once_and_right(pair, experiment, pair.two)
+    assert_told_once_and_right(pair, experiment, SPEC)
 
-    everything = "SELECT id, status, ended_at FROM attempts ORDER BY id"
-    before = pair.rows(everything), pair.rows("SELECT id, key, created_at FROM decisions ORDER BY id")
+    attempts = "SELECT id, status, ended_at FROM attempts ORDER BY id"
+    decisions = "SELECT id, key, created_at FROM decisions ORDER BY id"
+    before = pair.rows(attempts), pair.rows(decisions)
     pair.one.process.send_signal(signal.SIGCONT)
     wait_until("its own word", lambda: "the lead is lost" in pair.one.log.read_text())
-    assert pair.one.get(f"/v1/experiments/{experiment}")["status"] == "succeeded"  # it answers
-    assert before == (
-        pair.rows(everything),
-        pair.rows("SELECT id, key, created_at FROM decisions ORDER BY id"),
-    )
+    assert pair.one.get(f"/v1/experiments/{experiment}")["status"] == "succeeded"  # it follows, and answers
+    assert before == (pair.rows(attempts), pair.rows(decisions))
     assert (pair.epoch, pair.named()) == (2, pair.two.url)
 
-    assert pair.two.end(signal.SIGTERM) == 0  # and it takes over when asked to
+    other = SPEC | {"base": SPEC["base"] | {"salt": 1}}
+    following = pair.one.post("/v1/experiments", other)["id"]
+    wait_until("another run", lambda: pair.furthest_of(following) >= 5)
+    pair.two.kill()
     wait_until("the first to lead again", lambda: pair.epoch == 3 and pair.named() == pair.one.url)
+    assert pair.one.until_ended(following)["status"] == "succeeded"
+    pair.two = pair.one
+    assert_told_once_and_right(pair, following, other)
 
 
 class Load(threading.Thread):
