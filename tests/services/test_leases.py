@@ -44,6 +44,10 @@ def events(world: World, experiment: int, kind: str) -> list[str]:
     return [event.text for event in found if event.kind == kind]
 
 
+def limit(world: World, **limits: timedelta) -> None:
+    world.context = replace(world.context, limits=replace(Limits(), **limits))
+
+
 def first(world: World) -> tuple[str, Worker]:
     return next(iter(world.workers.items()))
 
@@ -124,7 +128,7 @@ def test_nobody_stalls_at_its_gate(sqlite: Database, tmp_path: Path) -> None:
     worker = next(w for w in world.workers.values() if w.assignment.variant == "wide")
     while worker.step < 100:
         worker.advance(world.context)
-    for _ in range(160):
+    for _ in range(40):
         world.wait(25)
         beat(world, worker, Phase.AT_GATE)
         tick(world.context)
@@ -136,14 +140,15 @@ def key_of(worker: Worker) -> str:
 
 
 def test_a_start_has_a_deadline_of_its_own(world: World) -> None:
+    limit(world, start=timedelta(minutes=10), progress=timedelta(minutes=2))
     world.submit()
     tick(world.context)
     world.adopt()
     _, worker = first(world)
     worker.begin(world.context)
-    hang(world, 3000, Phase.STARTING)
+    hang(world, 500, Phase.STARTING)
     assert attempts(world, worker)[0].status == "launched"
-    hang(world, 700, Phase.STARTING)
+    hang(world, 200, Phase.STARTING)
     assert attempts(world, worker)[0].reason == "stalled"
 
 
@@ -230,11 +235,12 @@ def test_an_attempt_that_stays_unknown_is_lost_in_the_end_and_its_slots_stay_tak
     for _ in range(4):
         world.turn()
     key, worker = first(world)
+    limit(world, unknown=timedelta(minutes=5))
     world.machine.hidden = {key}
     for other, silent in world.workers.items():
         if other != key:
             world.end(other, silent, 0)
-    world.hang(3640)
+    world.hang(340)
     assert attempts(world, worker)[0].status == "launched"
     world.hang(30)
     lost = attempts(world, worker)[0]
@@ -255,8 +261,9 @@ def test_an_engine_that_is_away_for_long_is_no_death_either(world: World) -> Non
     for _ in range(4):
         world.turn()
     _, worker = first(world)
+    limit(world, unknown=timedelta(minutes=5))
     world.machine.is_unreachable = True
-    world.hang(3600)
+    world.hang(340)
     assert attempts(world, worker)[0].status == "launched"
     world.hang(100)
     assert attempts(world, worker)[0].reason == "lost"
@@ -412,7 +419,7 @@ def test_an_attempt_that_raises_holds_up_no_other(world: World, monkeypatch: pyt
 
 def test_a_pending_worker_waits_for_its_start_without_a_deadline(world: World) -> None:
     world.machine.starts_pending = True
-    world.context = replace(world.context, limits=Limits(start=timedelta(minutes=5)))
+    limit(world, start=timedelta(minutes=5))
     world.submit()
     tick(world.context)
     world.adopt()
