@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from worlds import Worker, World
@@ -44,7 +45,7 @@ def events(world: World, experiment: int, kind: str) -> list[str]:
     return [event.text for event in found if event.kind == kind]
 
 
-def limit(world: World, **limits: timedelta) -> None:
+def limit(world: World, **limits: Any) -> None:
     world.context = replace(world.context, limits=replace(Limits(), **limits))
 
 
