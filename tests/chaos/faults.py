@@ -18,6 +18,9 @@ from chaos.rig import LEASE_SECONDS, Replica, Workplace
 LONG = LEASE_SECONDS + 2.5
 """Seconds: longer than any lease and the grace after it."""
 
+MOST_FULL_DISKS = 5
+"""Of one storm: whoever met one is started again a minute later at the soonest."""
+
 Undo = Callable[[], None]
 
 
@@ -225,6 +228,8 @@ class Storm:
 
     def give_disk_full(self) -> str | None:
         if not self.workplace.has_small_disk or "disk" in self.busy:
+            return None
+        if self.counts.get("disk_full", 0) >= MOST_FULL_DISKS:
             return None
         seconds = self._between(1.0, 3.0)
         self.workplace.fill()

@@ -46,7 +46,8 @@ class SteadyWorker(Worker):
         return list(curve(config, self.assignment.seed, self.assignment.horizon_step))
 
     def identity(self) -> Identity:
-        facts = check(self.assignment.config).model_dump(exclude={"config"})
+        told = check(self.assignment.config).model_dump().items()
+        facts = {name: value for name, value in told if name in Identity.model_fields}
         return Identity(
             **facts,
             evaluation_set="steady",
