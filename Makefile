@@ -8,7 +8,7 @@ export HF_HUB_OFFLINE ?= 1
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test lint format acceptance chaos bench bench-trainer clean
+.PHONY: help install demo serve test lint format acceptance simulate chaos bench bench-trainer clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 st
 chaos: $(STAMP)  ## 100 faults each on SQLite and PostgreSQL against real processes, and a checked history
 	PYTHONPATH=tests:tests/services $(BIN)/python -m chaos --database sqlite --faults 100 $(if $(SEED),--seed $(SEED))
 	PYTHONPATH=tests:tests/services $(BIN)/python -m chaos --database postgresql --faults 100 $(if $(SEED),--seed $(SEED))
+
+simulate: $(STAMP)  ## 2,000 experiments with seeded faults, and what must hold after every step (10 minutes)
+	PYTHONPATH=tests $(BIN)/python -m simulation --experiments 2000 --seed 1 --processes 2
 
 bench: $(STAMP)  ## benchmarks of the service, as ratios
 	PYTHONPATH=tests/e2e $(BIN)/python -m benchmarks.run

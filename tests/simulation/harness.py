@@ -12,7 +12,7 @@ from typing import TypeVar
 from simulation.faults import Crash, Fault, Plan, Violation, calm_plan, draw_plan
 from simulation.invariants import ENDED, Checker
 from simulation.outcome import Outcome, compare, outcome_of
-from simulation.service import Service, fresh, prepare
+from simulation.service import Service, engines_kept, fresh, prepare
 from simulation.shapes import SHAPES, Shape, draw_shape
 from simulation.workers import Mode, Saved, Worker
 from sqlalchemy.exc import OperationalError
@@ -465,5 +465,6 @@ class Laboratory:
 def laboratory() -> Iterator[Laboratory]:
     """In a temporary folder, in memory where the machine has such."""
     shared = Path("/dev/shm")  # noqa: S108 - made by `tempfile`, and nothing in it outlives the process
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+    where = shared if shared.is_dir() else None
+    with engines_kept(), tempfile.TemporaryDirectory(dir=where) as folder:
         yield Laboratory(Path(folder))

@@ -5,6 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import count
@@ -152,8 +153,9 @@ class Service:
 
     def die(self) -> None:
         """Nothing of the process is left but its files."""
+        if self.context is not None:
+            self.context.database.close()
         self.context = None
-        store._engine(self.url).dispose()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -188,14 +190,23 @@ def policies() -> dict[str, JsonObject]:
     return dict(load_policies(configs_folder() / "policies"))
 
 
-def prepare(folder: Path) -> Path:
-    """A migrated database that each experiment starts from a copy of; engines are made once for each file.
+@contextmanager
+def engines_kept() -> Iterator[None]:
+    """Database engines are made once for each file, and each service gets a copy of its own.
 
-    An engine keeps the statements that it has compiled, which costs more than all else in a new service.
+    What is shared is the statements that were compiled, which cost more than all else in a new service.
     """
     original = store._engine
-    if not hasattr(original, "cache_info"):
-        store._engine = cache(lambda url: _relaxed(original(url)))
+    made = cache(lambda url: _relaxed(original(url)))
+    store._engine = lambda url: copy(made(url))
+    try:
+        yield
+    finally:
+        store._engine = original
+
+
+def prepare(folder: Path) -> Path:
+    """A migrated database that each experiment starts from a copy of."""
     template = folder / "template.sqlite3"
     database = Database(f"sqlite:///{template}")
     upgrade(database)
