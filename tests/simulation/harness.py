@@ -1,4 +1,4 @@
-"""One experiment from submission to its end, turn by turn, with faults from a plan and checks at each step."""
+"""One experiment from its submission to its end, turn by turn: faults of a plan, checks at each step."""
 
 import tempfile
 import traceback
@@ -9,12 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from simulation.faults import Crash, Fault, Plan, Violation, calm_plan, draw_plan
-from simulation.invariants import ENDED, Checker
-from simulation.outcome import Outcome, compare, outcome_of
-from simulation.service import Service, engines_kept, fresh, prepare
-from simulation.shapes import SHAPES, Shape, draw_shape
-from simulation.workers import Mode, Saved, Worker
 from sqlalchemy.exc import OperationalError
 
 from orchestrator.domain.errors import AssayError, StaleEpoch
@@ -27,6 +21,12 @@ from orchestrator.services.ingest import heartbeat, ingest
 from orchestrator.services.reconcile import tick
 from orchestrator.services.replay import replay
 from orchestrator.services.submit import submit
+from simulation.faults import Crash, Fault, Plan, Violation, calm_plan, draw_plan
+from simulation.invariants import ENDED, Checker
+from simulation.outcome import Outcome, compare, outcome_of
+from simulation.service import Service, engines_kept, fresh, prepare
+from simulation.shapes import SHAPES, Shape, draw_shape
+from simulation.workers import Mode, Saved, Worker
 
 TURNS = 400
 """More than an experiment needs with everything that a plan holds."""

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simulation.faults import Violation
-from simulation.workers import Worker
-
 from orchestrator.domain.lifecycle import RunStatus
 from orchestrator.engines.fake import FakeWorld
 from orchestrator.protocol.report import Report
+from simulation.faults import Violation
+from simulation.workers import Worker
 
 ENDED = "ended"
 OVER = frozenset(status.value for status in RunStatus if status.is_terminal)

@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 
 from services.worlds import check
-from simulation.faults import Crash, Fault, Plan, Violation
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
@@ -26,6 +25,7 @@ from orchestrator.services.policies import record_shipped
 from orchestrator.store import database as store
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
+from simulation.faults import Crash, Fault, Plan, Violation
 
 LIMITS = Limits(
     lease=timedelta(seconds=30),

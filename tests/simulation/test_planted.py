@@ -1,6 +1,7 @@
 """Each bug that is put into the service is found, says how, and is found again by its seed."""
 
 import pytest
+
 from simulation.campaign import describe
 from simulation.harness import Laboratory, Result, laboratory
 from simulation.planted import BUGS, plant

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from simulation.faults import BASE_RATES, Fault, Violation
 from simulation.harness import Laboratory, laboratory
 from simulation.outcome import compare

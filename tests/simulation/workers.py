@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from services.worlds import check
-from simulation.shapes import Shape
 
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.assignment import Assignment
@@ -24,6 +23,7 @@ from orchestrator.protocol.report import (
     Point,
     Report,
 )
+from simulation.shapes import Shape
 
 GATE_PATIENCE = 60.0
 """Seconds that a worker waits at a gate for a service that does not answer."""
