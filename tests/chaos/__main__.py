@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from chaos.faults import WEIGHTS
 from chaos.rig import Workplace, new_folder
-from chaos.storm import ChaosRun, Verdict
+from chaos.storm import ChaosRun, Verdict, Weather
 
 
 def main() -> int:
@@ -15,22 +16,23 @@ def main() -> int:
     options = _options()
     replicas = options.replicas or (2 if options.database == "postgresql" else 1)
     print(f"chaos on {options.database}: {options.faults} faults, {replicas} services, seed {options.seed}")  # noqa: T201
-    verdict, folder = run(options.database, options.faults, options.seed, replicas)
+    weather = Weather(options.seed, options.faults, replicas, kinds=tuple(options.kinds))
+    verdict, folder = run(options.database, weather)
     print(summary(verdict))  # noqa: T201
     if verdict.violations:
         print(f"seed {options.seed}; everything it left is in {folder}")  # noqa: T201
     return 1 if verdict.violations else 0
 
 
-def run(database: str, faults: int, seed: int, replicas: int, *, steps: int = 40) -> tuple[Verdict, Path]:
+def run(database: str, weather: Weather) -> tuple[Verdict, Path]:
     """The verdict of one run, and its folder, which is kept when something is wrong."""
     folder = new_folder()
     workplace = Workplace(folder, database, trainer=Path(__file__).with_name("launcher.py"))
-    chaos = ChaosRun(workplace, seed, faults, replicas, say=lambda text: print(text, flush=True))  # noqa: T201
+    chaos = ChaosRun(workplace, weather, say=lambda text: print(text, flush=True))  # noqa: T201
     verdict = None
     try:
         with tempfile.TemporaryDirectory() as calm:
-            verdict = chaos.run(Path(calm), steps=steps)
+            verdict = chaos.run(Path(calm))
     finally:
         for replica in chaos.replicas:
             replica.kill()
@@ -58,6 +60,7 @@ def _options() -> argparse.Namespace:
         "--replicas", type=int, default=0, help="services; 0: two on PostgreSQL, one on SQLite"
     )
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--kinds", nargs="*", default=[], choices=list(WEIGHTS), help="faults to give; all")
     return parser.parse_args()
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ class Storm:
     workplace: Workplace
     replicas: list[Replica]
     random: Random
+    kinds: Sequence[str] = ()
+    """Those to be given; none named: all."""
     counts: dict[str, int] = field(default_factory=dict)
     undos: list[tuple[float, Undo]] = field(default_factory=list)
     broken_at: dict[int, int] = field(default_factory=dict)
@@ -45,8 +47,7 @@ class Storm:
 
     def strike(self) -> str:
         """Gives one fault that is possible now; its kind, or "" when none is."""
-        kinds = list(WEIGHTS)
-        self.random.shuffle(kinds)
+        kinds = list(self.kinds or WEIGHTS)
         kinds.sort(key=lambda kind: self.random.random() ** (1 / WEIGHTS[kind]), reverse=True)
         for kind in kinds:
             about = getattr(self, f"give_{kind}")()
@@ -267,7 +268,7 @@ WEIGHTS = {
     "worker_paused": 2.0,
     "worker_paused_past_its_lease": 1.5,
     "supervisor_killed": 1.5,
-    "zombie": 2.0,
+    "zombie": 4.0,
     "disk_full": 1.5,
     "postgres_crashed": 2.0,
     "postgres_restarted": 1.5,

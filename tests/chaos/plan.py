@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import event
 from worlds import Worker, World
 
 from chaos.rows import Outcome, outcomes
@@ -104,6 +105,7 @@ class CalmWorld(World):
 def calm_outcomes(specs: list[JsonObject], folder: Path) -> dict[str, Outcome]:
     """How each experiment ends undisturbed, by name; worked out in this process, in `folder`."""
     database = Database(f"sqlite:///{folder / 'calm.sqlite3'}")
+    event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
     upgrade(database)
     world = CalmWorld(database, folder / "calm", slots=4)
     for document in specs:

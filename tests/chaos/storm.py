@@ -14,14 +14,29 @@ from chaos.rig import PAUSE, Replica, Workplace, wait_until
 from chaos.rows import load_rows, outcomes
 from orchestrator.protocol.wire import JsonObject
 
-AT_ONCE = 3
-"""Experiments that are under way at a time."""
 UNANSWERED_SECONDS = 120.0
 MOST_DEATHS = 5
 """Of services by themselves, before the run is given up."""
 TO_THE_END_SECONDS = 240.0
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What a storm is like."""
+
+    seed: int
+    faults: int
+    replicas: int = 1
+    steps: int = 40
+    """Of the first stage; the last has four times as many."""
+    every: tuple[float, float] = (1.0, 3.0)
+    """Seconds between two faults, at least and at most."""
+    kinds: tuple[str, ...] = ()
+    """Of faults; none named: all."""
+    at_once: int = 3
+    """Experiments that are under way at a time."""
 
 
 @dataclass
@@ -42,22 +57,23 @@ class Verdict:
 class ChaosRun:
     """Experiments are submitted as long as faults are given; then all go to their end and are looked at."""
 
-    def __init__(self, workplace: Workplace, seed: int, faults: int, replicas: int, say: Say) -> None:
-        self.workplace, self.faults, self.say = workplace, faults, say
-        self.random = Random(seed)  # noqa: S311 - not for secrets
-        self.replicas = [Replica(f"service-{n + 1}", workplace) for n in range(replicas)]
-        self.storm = Storm(workplace, self.replicas, self.random)
+    def __init__(self, workplace: Workplace, weather: Weather, say: Say) -> None:
+        self.workplace, self.weather, self.say = workplace, weather, say
+        self.random = Random(weather.seed)  # noqa: S311 - not for secrets
+        self.replicas = [Replica(f"service-{n + 1}", workplace) for n in range(weather.replicas)]
+        self.storm = Storm(workplace, self.replicas, self.random, weather.kinds)
         self.specs: list[JsonObject] = []
         self.open: dict[str, int] = {}
         """Experiments under way, by their ids; the number of the plan."""
         self.wrong: list[str] = []
         self.began = time.monotonic()
 
-    def run(self, calm_folder: Path, *, steps: int = 40) -> Verdict:
+    def run(self, calm_folder: Path) -> Verdict:
+        """The verdict. Raises `RuntimeError` or `TimeoutError` when the service does not come up at all."""
         for replica in self.replicas:
             replica.start()
         wait_until(lambda: self._ask("GET", "/readyz"), 60)
-        self._disturb(steps)
+        self._disturb()
         self.storm.settle_all()
         self.say(f"{sum(self.storm.counts.values())} faults were given; to the end")
         if not wait_until(self._all_ended, TO_THE_END_SECONDS):
@@ -70,26 +86,26 @@ class ChaosRun:
 
     # --- while faults are given -----------------------------------------------------------------------------
 
-    def _disturb(self, steps: int) -> None:
+    def _disturb(self) -> None:
         next_fault = time.monotonic() + 3
-        while sum(self.storm.counts.values()) < self.faults:
+        while sum(self.storm.counts.values()) < self.weather.faults:
             now = time.monotonic()
             self.storm.settle(now)
             self._mind_the_services()
             self._forget_ended()
-            while len(self.open) < AT_ONCE:
-                self._submit(steps)
+            while len(self.open) < self.weather.at_once:
+                self._submit()
             if now >= next_fault:
                 kind = self.storm.strike()
-                next_fault = time.monotonic() + (self.random.uniform(1, 3) if kind else 0.3)
+                next_fault = time.monotonic() + (self.random.uniform(*self.weather.every) if kind else 0.3)
                 if kind and sum(self.storm.counts.values()) % 10 == 0:
-                    self.say(f"{sum(self.storm.counts.values())} of {self.faults} faults")
+                    self.say(f"{sum(self.storm.counts.values())} of {self.weather.faults} faults")
             PAUSE.wait(0.1)
 
-    def _submit(self, steps: int) -> None:
+    def _submit(self) -> None:
         """Under one key until it is answered: once, however often it is asked."""
         number = len(self.specs) + 1
-        document = spec(number, steps=steps)
+        document = spec(number, steps=self.weather.steps)
         self.specs.append(document)
         key = {"Idempotency-Key": f"chaos-{number}"}
         deadline = time.monotonic() + UNANSWERED_SECONDS
