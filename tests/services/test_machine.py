@@ -16,7 +16,6 @@ from orchestrator.domain.lifecycle import RunStatus
 from orchestrator.protocol.report import Phase, Report
 from orchestrator.services import override
 from orchestrator.services.ingest import ingest
-from orchestrator.services.launch import extend_leases
 from orchestrator.services.reconcile import tick
 from orchestrator.store import runs
 from orchestrator.store.database import Database
@@ -173,7 +172,6 @@ class Disturbed(RuleBasedStateMachine):
     def pause(self, seconds: int) -> None:
         self.world.wait(seconds)
         self.world.restart()
-        extend_leases(self.world.context)
 
     @precondition(lambda self: not self.world.machine.submit_failures)
     @rule(done=st.booleans())
@@ -224,7 +222,7 @@ class Disturbed(RuleBasedStateMachine):
 
 TestDisturbed = Disturbed.TestCase
 TestDisturbed.settings = settings(
-    max_examples=10,
+    max_examples=5,
     stateful_step_count=25,
     deadline=None,
     derandomize=True,
