@@ -112,12 +112,19 @@ def zombies_counted(history: History, rows: Rows) -> Iterator[str]:
         if not pause.zombie or not workers:
             continue
         worker = workers[0]
-        if worker.stale_at is None:
+        if worker.stale_at is None and _did_anything(worker, pause.woken):
             yield f"zombie: attempt {worker.attempt} was woken after its run went on, and never refused"
         said = [sequence for sequence, told in worker.told.items() if told.at >= pause.woken]
         counted = [sequence for sequence in said if (worker.attempt, sequence) in rows.reports]
         if counted:
             yield f"zombie: reports {counted} of attempt {worker.attempt}, told once it was woken, count"
+
+
+def _did_anything(worker: Witnessed, since: float) -> bool:
+    """It trained or spoke. One that was stopped on its way out, with all said, has nothing to be refused."""
+    return any(step.began >= since for step in worker.steps) or any(
+        told.at >= since for told in worker.told.values()
+    )
 
 
 def started_twice(history: History, rows: Rows) -> Iterator[str]:

@@ -130,6 +130,7 @@ def count_a_zombie(story: Story) -> None:
 
 def never_refuse_a_zombie(story: Story) -> None:
     pause_the_first(story, zombie=True)
+    story.history.workers[0].told[6] = Told(29.9)
 
 
 def start_an_attempt_twice(story: Story) -> None:
@@ -224,6 +225,11 @@ def test_a_zombie_may_finish_its_step_and_begin_one_more_while_it_is_refused(sto
     zombie.stale_at = 29.7
     zombie.steps.append(Step(6, 29.71, 29.8))
     zombie.told[6] = Told(29.8, {6: 0.6}, {})
+    assert story.wrong() == []
+
+
+def test_a_zombie_that_had_said_all_and_only_leaves_is_not_refused(story: Story) -> None:
+    pause_the_first(story, zombie=True)
     assert story.wrong() == []
 
 
