@@ -64,7 +64,8 @@ def lost_reports(history: History, rows: Rows) -> Iterator[str]:
 
 def invented_values(history: History, rows: Rows) -> Iterator[str]:
     """Evaluations and train losses in the database that their attempt never told."""
-    evaluations, points = set(), set()
+    evaluations: set[tuple[int, int, float]] = set()
+    points: set[tuple[int, int, float]] = set()
     for worker in history.workers:
         for told in worker.told.values():
             evaluations.update((worker.attempt, *item) for item in told.evaluations.items())

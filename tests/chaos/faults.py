@@ -165,7 +165,7 @@ class Storm:
 
     def give_worker_paused(self) -> str | None:
         worker = self._worker(breaking=False)
-        return worker and self._pause_worker(worker, self._between(0.3, 2.0))
+        return None if worker is None else self._pause_worker(worker, self._between(0.3, 2.0))
 
     def give_worker_paused_past_its_lease(self) -> str | None:
         worker = self._worker(breaking=True)
