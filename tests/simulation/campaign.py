@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from simulation.faults import draw_plan
-from simulation.harness import Laboratory, Result, laboratory
+from simulation.harness import Laboratory, Result, laboratory, shared_memory
 from simulation.planted import plant
 
 PROGRESS_SECONDS = 15.0
@@ -51,17 +52,19 @@ def campaign(first: int, experiments: int, processes: int, planted: str | None =
 
 def _results(seeds: range, processes: int, planted: str | None) -> Iterator[Result]:
     if processes == 1:
-        _open(planted)
-        yield from map(_run, seeds)
-        _stack.close()
+        with _stack:
+            _open(planted, None)
+            yield from map(_run, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(processes, _open, (planted,)) as pool:
+    spawned = multiprocessing.get_context("spawn")
+    with shared_memory() as folder, spawned.Pool(processes, _open, (planted, folder)) as pool:
         yield from pool.imap_unordered(_run, seeds, chunksize=4)
 
 
-def _open(planted: str | None) -> None:
+def _open(planted: str | None, folder: Path | None) -> None:
+    """A laboratory for each process, in a folder that the first one removes."""
     global _laboratory
-    _laboratory = _stack.enter_context(laboratory())
+    _laboratory = _stack.enter_context(laboratory(folder))
     _stack.enter_context(plant(planted, _laboratory.template))
 
 

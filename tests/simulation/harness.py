@@ -3,7 +3,7 @@
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -462,9 +462,16 @@ class Laboratory:
 
 
 @contextmanager
-def laboratory() -> Iterator[Laboratory]:
-    """In a temporary folder, in memory where the machine has such."""
-    shared = Path("/dev/shm")  # noqa: S108 - made by `tempfile`, and nothing in it outlives the process
-    where = shared if shared.is_dir() else None
-    with engines_kept(), tempfile.TemporaryDirectory(dir=where) as folder:
-        yield Laboratory(Path(folder))
+def shared_memory() -> Iterator[Path]:
+    """A temporary folder, in memory where the machine has such."""
+    shared = Path("/dev/shm")  # noqa: S108 - made by `tempfile`, and gone with the context
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def laboratory(within: Path | None = None) -> Iterator[Laboratory]:
+    """In a folder of its own, `within` one that another process removes or in memory."""
+    with engines_kept(), shared_memory() if within is None else nullcontext(within) as outer:
+        folder = Path(tempfile.mkdtemp(dir=outer))
+        yield Laboratory(folder)
