@@ -48,6 +48,8 @@ class Storm:
     def strike(self) -> str:
         """Gives one fault that is possible now; its kind, or "" when none is."""
         kinds = list(self.kinds or WEIGHTS)
+        if "zombie" in kinds and self.random.random() < 0.5:
+            self._arm()
         kinds.sort(key=lambda kind: self.random.random() ** (1 / WEIGHTS[kind]), reverse=True)
         for kind in kinds:
             about = getattr(self, f"give_{kind}")()
@@ -201,7 +203,7 @@ class Storm:
         """Stops a worker unseen by the engine, kills what the engine sees, wakes it once its run went on."""
         worker = self._worker(breaking=True, escaped=True)
         if worker is None:
-            (self.workplace.history / "escape").touch()  # the next worker that starts will be one
+            self._arm()
             return None
         launcher = psutil.Process(worker.pid).ppid()
         self._breaks(worker)
@@ -219,6 +221,10 @@ class Storm:
 
         self._later(LONG, wake, str(worker.pid))
         return f"attempt {worker.attempt}"
+
+    def _arm(self) -> None:
+        """The next worker that starts is one that the engine cannot see."""
+        (self.workplace.history / "escape").touch()
 
     def _went_on(self, zombie: Witnessed) -> bool:
         """A newer attempt of its run trains."""

@@ -111,6 +111,8 @@ class Replica:
             return None
         if answer.status_code in {429, 500, 502, 503, 504}:
             return None
+        if answer.status_code == 404:
+            return {"status": "not there"}
         answer.raise_for_status()
         return answer.json()
 
@@ -125,6 +127,9 @@ class Workplace:
         self.history.mkdir()
         self.has_small_disk = self._mount()
         self.postgres = PostgresServer() if kind == "postgresql" else None
+        if self.postgres:  # a crash of the server alone loses what it had answered, were it not for this
+            self.postgres._run("ALTER SYSTEM SET synchronous_commit = on")
+            self.postgres._run("SELECT pg_reload_conf()")
         self.url = (
             self.postgres.empty_database() if self.postgres else f"sqlite:///{folder / 'assay.sqlite3'}"
         )
