@@ -39,7 +39,7 @@ class Deadlines:
 
 
 def overdue(held: Held, deadlines: Deadlines, now: datetime) -> Overdue | None:
-    """The deadline that the attempt has missed at `now`, or None. At its gate none stalls: it waits."""
+    """The deadline that the attempt has missed at `now`, or None. Waiting at a gate is progress."""
     if now > held.lease_expires_at:
         return Overdue.SILENT
     allowed = _allowed(held.phase, deadlines)
@@ -51,7 +51,7 @@ def overdue(held: Held, deadlines: Deadlines, now: datetime) -> Overdue | None:
 def _allowed(phase: str | None, deadlines: Deadlines) -> timedelta | None:
     if phase is None or phase == Phase.STARTING:
         return deadlines.start
-    return deadlines.progress if phase == Phase.TRAINING else None
+    return deadlines.progress if phase in (Phase.TRAINING, Phase.AT_GATE) else None
 
 
 def is_given_up(held: Held, deadlines: Deadlines, now: datetime) -> bool:

@@ -113,7 +113,7 @@ def _end(
 def _move(
     connection: Connection, context: Context, found: Standing, effect: Effect, now: datetime
 ) -> Standing:
-    attempt = alive(context, found.attempt, effect.phase, effect.step, now)
+    attempt = alive(context, found, effect.phase, effect.step, now)
     resumed = effect.resumed_from_step is not None  # a retry after divergence goes back
     if resumed:
         attempt = replace(attempt, step=effect.step)
@@ -149,10 +149,12 @@ def move_run(connection: Connection, run: RunRecord, changes: dict[str, Any]) ->
     return replace(run, **changed)
 
 
-def alive(context: Context, attempt: AttemptRecord, phase: Phase, step: int, now: datetime) -> AttemptRecord:
-    """The attempt with its lease renewed. It has come further if its step rose, its phase is another, or it
-    waits at its gate; the same step once more is a sign of life and none of progress."""
-    further = step > attempt.step or phase != attempt.phase or phase is Phase.AT_GATE
+def alive(context: Context, found: Standing, phase: Phase, step: int, now: datetime) -> AttemptRecord:
+    """The attempt with its lease renewed. It has come further if its step rose, its phase is another, or its
+    run waits at a gate; the same step once more is a sign of life and none of progress. A worker at a gate
+    that its run has not reached waits in vain: its evaluation there was never taken in."""
+    attempt, waits = found.attempt, phase is Phase.AT_GATE and found.run.status is RunStatus.AT_GATE
+    further = step > attempt.step or phase != attempt.phase or waits
     return replace(
         attempt,
         step=max(step, attempt.step),

@@ -1,6 +1,8 @@
 """report -> rows, once; judged in the same transaction; the answer carries the directive."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -29,8 +31,9 @@ SETTLED = frozenset({RunStatus.AT_GATE}) | frozenset(status for status in RunSta
 def ingest(context: Context, attempt_id: int, report: Report) -> Answer:
     """Stores a report under (attempt, sequence), acts on it and answers.
 
-    The same report again changes nothing and is answered alike. Raises `Conflict` for another report under
-    the same sequence, `StaleEpoch` when the attempt no longer holds the lease.
+    The same report again changes nothing and is answered alike. Another value of what is stored is dropped,
+    and an event of kind `conflict` says so: the rest of its report counts. Raises `Conflict` for another
+    report under the same sequence, `StaleEpoch` when the attempt no longer holds the lease.
     """
     with context.database.write() as connection:
         answer = handle(connection, context, attempt_id, report)
@@ -73,8 +76,14 @@ def calls_for_a_tick(message: Report | Heartbeat, answer: Answer) -> bool:
 
 
 def take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
-    """`ingest` without an answer, for a backfill from the spool."""
-    _take_in(connection, context, need_standing(connection, attempt.id, report.sequence), report)
+    """`ingest` without an answer, for a backfill from the spool.
+
+    What is stored under its sequence stands, also where the worker sent something shorter instead of a
+    report that was refused.
+    """
+    found = need_standing(connection, attempt.id, report.sequence)
+    if found.body_sha256 is None:
+        _take_in(connection, context, found, report)
 
 
 def authorize(context: Context, attempt_id: int, token: str) -> None:
@@ -125,7 +134,7 @@ def _take_in(connection: Connection, context: Context, found: Standing, report: 
 
 def _beat(connection: Connection, context: Context, found: Standing, beat: Heartbeat) -> Standing:
     _fence(found.attempt, found.run, beat.epoch)
-    attempt = alive(context, found.attempt, beat.phase, beat.step, context.clock())
+    attempt = alive(context, found, beat.phase, beat.step, context.clock())
     reports.renew(connection, attempt)
     changes = {"step": max(beat.step, found.run.step), "tokens_per_second": beat.tokens_per_second}
     return replace(found, attempt=attempt, run=move_run(connection, found.run, changes))
@@ -135,7 +144,7 @@ def _hold(
     connection: Connection, context: Context, found: Standing, report: Report, now: datetime
 ) -> Standing:
     """A report that came early shows that its worker lives and how far it is; the rest waits."""
-    seen = alive(context, found.attempt, report.phase, report.step, now)
+    seen = alive(context, found, report.phase, report.step, now)
     attempt = replace(found.attempt, lease_expires_at=seen.lease_expires_at, progress_at=seen.progress_at)
     reports.renew(connection, attempt)
     return replace(found, attempt=attempt)
@@ -158,23 +167,42 @@ def _write_rows(
     if report.resumed_from_step is not None and attempt.resumed_from_step is None:
         runs.change_attempt(connection, attempt.id, resumed_from_step=report.resumed_from_step)
         reports.supersede(connection, **owner, after_step=report.resumed_from_step)
-    new = [
-        evaluation
-        for evaluation in report.evaluations
-        if reports.add_evaluation(
-            connection, **owner, evaluation=evaluation, sequence=report.sequence, now=now
-        )
-    ]
-    reports.add_points(connection, **owner, batch=report.points)
+    new, refused = _measured(connection, owner, report, now)
     for checkpoint in report.checkpoints:
         values = checkpoint.model_dump(exclude={"eval_loss"})
         runs.add_checkpoint(connection, **owner, **values, created_at=now)
     if report.passed_over:
         record_fall_back(connection, context, run, attempt, report, now)
-    for note in report.notes:
+    which = f"report {report.sequence} of attempt {attempt.number}"
+    told = [("note", note) for note in report.notes]
+    told += [("conflict", f"{which}: {said}; the first stays") for said in refused]
+    for kind, text in told:
         experiment_id = run.experiment_id
-        journal.add_event(connection, "note", note, now=now, experiment_id=experiment_id, run_id=run.id)
+        journal.add_event(connection, kind, text, now=now, experiment_id=experiment_id, run_id=run.id)
     return new
+
+
+def _measured(
+    connection: Connection, owner: dict[str, int], report: Report, now: datetime
+) -> tuple[list[Evaluation], list[str]]:
+    """The evaluations that are new, and what contradicts the rows."""
+    new, refused, sequence = [], list[str](), report.sequence
+    for evaluation in report.evaluations:
+        with _first_stays(refused):
+            if reports.add_evaluation(connection, **owner, evaluation=evaluation, sequence=sequence, now=now):
+                new.append(evaluation)
+    with _first_stays(refused):
+        reports.add_points(connection, **owner, batch=report.points)
+    return new, refused
+
+
+@contextmanager
+def _first_stays(refused: list[str]) -> Iterator[None]:
+    """Another value of what is stored must not leave a gap, behind which every later report would wait."""
+    try:
+        yield
+    except Conflict as error:
+        refused.append(error.detail)
 
 
 def _answer(connection: Connection, context: Context, found: Standing) -> Answer:

@@ -197,24 +197,28 @@ def evaluations_between(connection: Connection, attempt_id: int, after: int, upt
 
 
 def add_points(connection: Connection, *, run_id: int, attempt_id: int, batch: Sequence[Point]) -> None:
-    """Stores the points that are not stored yet.
+    """Stores the points that are not stored yet: of two values of one point the first stays.
 
-    Raises `Conflict` when the attempt has reported another value for the same step and name.
+    Raises `Conflict`, with the others stored, when there is another value of a point here or in the rows.
     """
     if not batch:
         return
     ids = metric_ids(connection, sorted({point.name for point in batch}))
     told: dict[PointKey, Number] = {}
+    refused: list[str] = []
     for point in batch:
         number = split_number(point.value)
         if told.setdefault((ids[point.name], point.step), number) != number:
-            raise Conflict(f"one report holds two values of {point.name} for step {point.step}")
+            refused.append(f"one report holds two values of {point.name} for step {point.step}")
     add = _add_on_sqlite if connection.dialect.name == "sqlite" else _add_on_postgres
-    if add(connection, run_id, attempt_id, told) == len(told):
-        return
-    for key, number in _known_points(connection, run_id, attempt_id, told).items():
-        if told.get(key, number) != number:
-            raise Conflict(f"another value is stored for step {key[1]} of this attempt's series")
+    if add(connection, run_id, attempt_id, told) < len(told):
+        names = {id_: name for name, id_ in ids.items()}
+        for (metric, step), number in _known_points(connection, run_id, attempt_id, told).items():
+            if told.get((metric, step), number) != number:
+                refused.append(f"another value of {names[metric]} is stored for step {step} of this attempt")
+    if refused:
+        rest = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
+        raise Conflict(refused[0] + rest)
 
 
 def _add_on_sqlite(

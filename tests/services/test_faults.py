@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from worlds import Worker, World, falling
 
 from orchestrator.domain.errors import Conflict, StaleEpoch
@@ -15,7 +16,9 @@ from orchestrator.services.ingest import authorize, ingest
 from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
 from orchestrator.services.reconcile import tick
 from orchestrator.services.views import RunView
+from orchestrator.store import reports
 from orchestrator.store.database import Database
+from orchestrator.store.tables import events
 
 BETTER = falling({"wide": -0.20, "wider": -0.10, "slow": 0.30})
 Decided = tuple[str, str, int, str, str, str]
@@ -174,8 +177,13 @@ def test_another_value_for_a_reported_step_is_refused(world: World) -> None:
     evaluation = worker.evaluation(20)
     ingest(world.context, attempt, Report(sequence=2, evaluations=(evaluation,), **shared))
     other = evaluation.model_copy(update={"eval_loss": 1.0})
-    with pytest.raises(Conflict, match="step 20"):
-        ingest(world.context, attempt, Report(sequence=3, evaluations=(other,), **shared))
+    ingest(world.context, attempt, Report(sequence=3, evaluations=(other,), **shared))
+    with world.database.read() as connection:
+        kept = reports.stored_evaluation(connection, attempt, 20)
+        told = connection.execute(select(events.c.text).where(events.c.kind == "conflict")).scalars().all()
+    assert kept == evaluation
+    assert len(told) == 1
+    assert "another evaluation of step 20" in told[0]
 
 
 def test_an_attempt_that_lost_its_lease_is_fenced_off(world: World) -> None:

@@ -84,18 +84,21 @@ def test_one_bad_message_does_not_touch_the_others_of_its_batch(database: Databa
     clash = inbox.put(address(one)[0], report(one, step=9), address(one)[1])
     twice = (Point(step=5, name="x", value=1.0), Point(step=5, name="x", value=2.0))
     torn = inbox.put(address(three)[0], report(three, points=twice), address(three)[1])
+    other = report(three, 3, points=(Point(step=5, name="x", value=3.0), Point(step=6, name="x", value=4.0)))
+    again = inbox.put(address(three)[0], other, address(three)[1])
     strange = inbox.put(address(three)[0], report(three), address(four)[1])
     beat = Heartbeat(epoch=four.assignment.epoch, phase=Phase.TRAINING, step=7)
     last = inbox.put(address(four)[0], beat, address(four)[1])
     gate.open.set()
     assert first.result(WAIT).acknowledged == 2
     assert last.result(WAIT).acknowledged == 1
-    for future, error in ((stale, StaleEpoch), (clash, Conflict), (torn, Conflict), (strange, NotAllowed)):
+    assert (torn.result(WAIT).acknowledged, again.result(WAIT).acknowledged) == (2, 3)
+    for future, error in ((stale, StaleEpoch), (clash, Conflict), (strange, NotAllowed)):
         assert type(future.exception(WAIT)) is error
     inbox.close()
     assert gate.transactions <= 2  # the first may have gone alone
-    assert count(database, reports) == 5
-    assert count(database, points) == 2
+    assert count(database, reports) == 7
+    assert count(database, points) == 4  # of two values the first
     with database.read() as connection:
         attempt = runs.get_attempt(connection, address(four)[0])
     assert attempt is not None

@@ -16,6 +16,7 @@ from worlds import Worker, World
 
 from orchestrator.domain.errors import Conflict, StaleEpoch
 from orchestrator.domain.ids import number_of
+from orchestrator.domain.lifecycle import RunStatus
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Heartbeat, PassedOver, Phase, Point, Report
 from orchestrator.services.ingest import heartbeat, ingest
@@ -24,7 +25,7 @@ from orchestrator.store import reports, runs
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
 from orchestrator.store.records import AttemptRecord, RunRecord
-from orchestrator.store.tables import attempts, checkpoints, decisions, evaluations, points
+from orchestrator.store.tables import attempts, checkpoints, decisions, evaluations, events, points
 from orchestrator.store.tables import reports as stored_reports
 
 TABLES = (attempts, evaluations, points, checkpoints, decisions)
@@ -201,7 +202,13 @@ def test_progress_is_a_step_a_phase_or_a_gate_and_no_mere_heartbeat(sqlite: Data
     assert [beat(*words) for words in said] == [True, False, True, False]
     said = [(Phase.TRAINING, 5), (Phase.TRAINING, 5), (Phase.TRAINING, 4)]
     assert [beat(*words) for words in said] == [True, False, False]
+    assert [beat(Phase.AT_GATE, 5) for _ in range(3)] == [True, False, False]  # its run is not at it
+    with sqlite.write() as connection:
+        run = row_of(world, worker)[1]
+        runs.change_run(connection, run, status=RunStatus.AT_GATE)
     assert [beat(Phase.AT_GATE, 5) for _ in range(3)] == [True, True, True]
+    with sqlite.write() as connection:
+        runs.change_run(connection, row_of(world, worker)[1], status=RunStatus.RUNNING)
     world.wait(10)
     ingest(world.context, number, start_of(worker))
     assert row_of(world, worker)[0].phase == "starting"
@@ -212,3 +219,64 @@ def test_progress_is_a_step_a_phase_or_a_gate_and_no_mere_heartbeat(sqlite: Data
     world.wait(10)
     ingest(world.context, number, told(worker, 3, 9, notes=("still here",)))
     assert row_of(world, worker)[0].progress_at == again
+
+
+def test_a_report_that_contradicts_the_rows_leaves_no_gap(database: Database, tmp_path: Path) -> None:
+    world = World(database, tmp_path / "home", slots=4)
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    worker = next(iter(world.workers.values()))
+    other = worker.evaluation(worker.step).model_copy(update={"eval_loss": 99.0})
+    wrong = (Point(step=1, name="train_loss", value=1e9), Point(step=1, name="own", value=2.0))
+    for _ in range(2):  # the same again adds nothing, and no second event
+        assert worker.report(world.context, points=wrong, evaluations=(other,)).acknowledged == 4
+        worker.sequence -= 1
+    worker.sequence += 1
+    with database.read() as connection:
+        told = connection.execute(select(events.c.text).where(events.c.kind == "conflict")).scalars().all()
+        own = reports.load_series(connection, 1, "own")
+        first = reports.load_series(connection, 1, "train_loss")[0]
+    assert [text.split(": ")[0] for text in told] == ["report 4 of attempt 1"] * 2
+    assert ["another evaluation of step 40" in text for text in told] == [True, False]
+    assert "another value of train_loss is stored for step 1 " in told[1]
+    assert own == [(1, 2.0)]
+    assert first[1] < 99
+    assert world.run_to_end(experiment) == "succeeded"
+
+
+def test_a_worker_at_a_gate_that_its_run_never_reached_is_ended_and_tried_again(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    """Its report with the evaluation of the gate was refused, and something short came in its place."""
+    world, worker = begun(sqlite, tmp_path)
+    number = number_of("att", worker.assignment.attempt_id)
+    ingest(world.context, number, start_of(worker))
+    ingest(world.context, number, told(worker, 2, 100, phase=Phase.AT_GATE, notes=("refused",)))
+    beat = Heartbeat(epoch=worker.assignment.epoch, phase=Phase.AT_GATE, step=100)
+    told_at = world.now
+    while row_of(world, worker)[0].status != "ended":
+        assert heartbeat(world.context, number, beat).directive.kind == "continue"
+        world.wait(20)
+        tick(world.context)
+        assert world.now - told_at < 2 * world.context.limits.progress
+    assert row_of(world, worker)[0].reason == "stalled"
+    assert row_of(world, worker)[1].status == "pending"
+
+
+def test_what_came_instead_of_a_refused_report_stands_against_the_spool(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    world, worker = begun(sqlite, tmp_path)
+    number = number_of("att", worker.assignment.attempt_id)
+    sent = [start_of(worker), told(worker, 2, 20, evaluations=(worker.evaluation(20),)), told(worker, 3, 25)]
+    for report in (sent[0], sent[1].model_copy(update={"evaluations": ()}), told(worker, 4, 30)):
+        ingest(world.context, number, report)  # 2 was cut short; 4 waits for 3
+    lines = [report.model_dump_json(exclude_defaults=True) for report in [*sent, told(worker, 4, 31)]]
+    (Path(worker.assignment.directory) / "spool.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    world.machine.exit(next(iter(world.workers)), -9)
+    tick(world.context)
+    attempt, _ = row_of(world, worker)
+    assert (attempt.status, attempt.acknowledged, attempt.step) == ("ended", 4, 30)
+    with sqlite.read() as connection:
+        assert connection.execute(select(events.c.kind).where(events.c.kind == "spool")).all() == []
