@@ -7,10 +7,10 @@ from pathlib import Path
 from orchestrator.domain.ids import spell
 from orchestrator.domain.lifecycle import AttemptStatus
 from orchestrator.engines.base import Handle, StateKind
+from orchestrator.services.backfill import SPOOL_FILE
 from orchestrator.services.checkpoint_files import FOLDER, is_own
 from orchestrator.services.doctor_findings import Finding, MakePrivate, Patient, RemoveFolder, Rows, Severity
 from orchestrator.services.launch import ASSIGNMENT_FILE
-from orchestrator.services.reap import SPOOL_FILE
 from orchestrator.store.records import AttemptRecord
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO

@@ -1,30 +1,22 @@
 """Workers that ended without saying so, and leases that ran out. The engine's word is a hint: rows decide."""
 
-import logging
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
-from sqlalchemy import Connection
 
-from orchestrator.domain.errors import AssayError
 from orchestrator.domain.lifecycle import AttemptStatus, Reason
 from orchestrator.engines.base import EngineError, Handle, StateKind, WorkerState
 from orchestrator.protocol.exit import ExitRecord
-from orchestrator.protocol.report import Report
 from orchestrator.rules.leases import Held, Overdue, is_given_up, overdue
+from orchestrator.services.backfill import backfill
 from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
-from orchestrator.services.ingest import take_in
-from orchestrator.services.poison import guarded, is_news, is_passing
+from orchestrator.services.poison import guarded, is_news
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord
 
-log = logging.getLogger(__name__)
-
 EXIT_FILE = "exit.json"
-SPOOL_FILE = "spool.jsonl"
 
 UNASKED = WorkerState(StateKind.UNKNOWN, reason="the engine did not answer")
 
@@ -145,8 +137,8 @@ def _declare_lost(context: Context, attempt: AttemptRecord, state: WorkerState) 
         f"the engine could not tell of its worker ({state.reason}) since its lease ran out at "
         f"{attempt.lease_expires_at:%H:%M:%S} UTC; its slots stay taken until it can"
     )
+    backfill(context, attempt)
     with context.database.write() as connection:
-        backfill(connection, context, attempt)
         end_attempt(connection, context, attempt.id, code=None, lost=True, message=text, now=context.clock())
         said = f"attempt {attempt.number} is taken for lost: {text}"
         journal.add_event(connection, "lost", said, now=context.clock(), run_id=attempt.run_id)
@@ -157,8 +149,8 @@ def _bury(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
     code = record.code if record is not None else state.code
     if state.code is not None and state.code < 0:
         _cancel(context, attempt)  # whoever killed it may have left its children
+    backfill(context, attempt)
     with context.database.write() as connection:
-        backfill(connection, context, attempt)
         end_attempt(
             connection,
             context,
@@ -183,47 +175,3 @@ def read_exit(directory: Path) -> ExitRecord | None:
         return ExitRecord.model_validate_json((directory / EXIT_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def backfill(connection: Connection, context: Context, attempt: AttemptRecord) -> None:
-    """Takes in the reports that the worker spooled and could not deliver. Torn lines are counted and said."""
-    lines = _spool(Path(attempt.directory))
-    torn = 0
-    for line in lines:
-        try:
-            report = Report.model_validate_json(line)
-        except ValidationError:
-            torn += 1
-            continue
-        if report.sequence <= attempt.acknowledged:
-            continue
-        current = runs.get_attempt(connection, attempt.id)
-        if current is None or current.status is AttemptStatus.ENDED:
-            return
-        _take_in(connection, context, current, report)
-    if torn:
-        _say(connection, attempt, f"{torn} torn lines in the spool were passed over", context.clock())
-
-
-def _spool(directory: Path) -> list[bytes]:
-    try:
-        return [line for line in (directory / SPOOL_FILE).read_bytes().splitlines() if line.strip()]
-    except OSError:
-        return []
-
-
-def _take_in(connection: Connection, context: Context, attempt: AttemptRecord, report: Report) -> None:
-    """A report that cannot be taken in is said, and holds up neither the others nor the end."""
-    try:
-        with connection.begin_nested():
-            take_in(connection, context, attempt, report)
-    except Exception as error:
-        if is_passing(error):
-            raise
-        why = error.detail if isinstance(error, AssayError) else f"{type(error).__name__}: {error}"
-        log.warning("report %d of %s cannot be taken in: %s", report.sequence, attempt.key, why)
-        _say(connection, attempt, f"report {report.sequence} of the spool: {why}", context.clock())
-
-
-def _say(connection: Connection, attempt: AttemptRecord, text: str, now: datetime) -> None:
-    journal.add_event(connection, "spool", text, now=now, run_id=attempt.run_id)

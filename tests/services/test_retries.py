@@ -243,7 +243,7 @@ def test_a_spooled_report_that_raises_does_not_hold_up_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestrator.protocol.report import Phase, Report
-    from orchestrator.services import reap
+    from orchestrator.services import backfill
 
     experiment = world.submit()
     for _ in range(3):
@@ -257,7 +257,7 @@ def test_a_spooled_report_that_raises_does_not_hold_up_the_end(
     def broken(*_: object) -> None:
         raise RuntimeError("a bug of its own")
 
-    monkeypatch.setattr(reap, "take_in", broken)
+    monkeypatch.setattr(backfill, "take_in", broken)
     world.end(key, worker, -9)
     tick(world.context)
     assert list_attempts(world.context, number_of("run", worker.assignment.run_id)).items[0].status == "ended"
