@@ -24,6 +24,11 @@ _LIMITS = (
     "SELECT set_config('lock_timeout', :lock, true),"
     " set_config('idle_in_transaction_session_timeout', :idle, true)"
 )
+_DURABLE = (
+    "set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
+    " WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)"
+)
+"""What is acknowledged survives a crash of the server, though its own settings may not ask for that."""
 _REACHING = {
     "application_name": "assay",
     "connect_timeout": 5,
@@ -131,7 +136,9 @@ class Database:
         """Waits until no other service writes. A writer that falls silent is ended by the server."""
         limits = self._limits(self.patience_seconds)
         try:
-            writer.execute(text(f"{_LIMITS}, pg_advisory_xact_lock(:key)"), {"key": _WRITERS, **limits})
+            writer.execute(
+                text(f"{_LIMITS}, {_DURABLE}, pg_advisory_xact_lock(:key)"), {"key": _WRITERS, **limits}
+            )
         except OperationalError as error:
             raise _told(error) from error
 

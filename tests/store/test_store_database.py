@@ -181,3 +181,12 @@ def test_a_lock_is_shared_by_those_who_share_it_and_by_nobody_else(tmp_path: Pat
         locked_file(file, "taken", shared=True),
     ):
         pass
+
+
+def test_a_commit_waits_for_the_disk_whatever_the_servers_settings_are(database: Database) -> None:
+    how = "PRAGMA synchronous" if database.is_sqlite else "SHOW synchronous_commit"
+    if not database.is_sqlite:
+        with database.read() as connection:
+            assert connection.execute(text(how)).scalar_one() == "off"  # as tests set the server
+    with database.write() as connection:
+        assert connection.execute(text(how)).scalar_one() == (2 if database.is_sqlite else "on")  # 2 is FULL
