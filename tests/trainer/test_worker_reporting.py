@@ -2,6 +2,7 @@
 
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,10 @@ from trainer_rigs import (
     work_here,
 )
 
-from orchestrator.protocol.exit import ExitCode
+from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.report import Directive, DirectiveKind, Phase
+from trainer.contract.pace import Pace
+from trainer.contract.reporter import Reporter
 
 LONG = {"target_step": 100_000, "horizon_step": 100_000, "eval_every": 50}
 
@@ -182,7 +185,7 @@ def test_refused_and_deferred_reports_do_not_stop_the_others(
         if sequence == 1 and len(deferred) < 2:
             deferred.append(1)
             return 503, {"type": "about:blank"}, {"Retry-After": "0.1"}
-        if sequence == 2:
+        if sequence == 2 and not body.get("notes"):
             return 422, {"type": "validation"}, {}
         return None
 
@@ -193,9 +196,81 @@ def test_refused_and_deferred_reports_do_not_stop_the_others(
     assignment = make_assignment(tmp_path / "a", cache, service=service.address())
     work_here(assignment)
     assert len(deferred) == 2
-    expected = [r.sequence for r in reports(assignment.directory) if r.sequence != 2]
-    assert sorted(service.reports) == expected
+    spooled = reports(assignment.directory)
+    assert sorted(service.reports) == [r.sequence for r in spooled]  # no gap
+    original, sent = spooled[1], dict(service.reports[2])
+    assert original.points or original.evaluations
+    assert "report 2 was refused (422 validation)" in sent.pop("notes")[0]
+    assert sent == {"epoch": 1, "sequence": 2, "phase": original.phase, "step": original.step}
     assert "refused report 2" in caplog.text
+
+
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "60"}])
+def test_heartbeats_go_on_while_a_report_is_put_off(
+    headers: dict[str, str], tmp_path: Path, cache: Path, service: ListeningService
+) -> None:
+    down, tries = [True], list[int]()
+
+    def refuse(path: str, body: dict[str, object]) -> tuple[int, dict[str, object], dict[str, str]] | None:
+        if path.endswith("reports") and down:
+            tries.append(1)
+            return 500, {"type": "about:blank"}, headers
+        return None
+
+    service.refuse = refuse
+    (tmp_path / "a").mkdir()
+    reporter = Reporter(make_assignment(tmp_path / "a", cache, service=service.address()))
+    reporter.emit(Phase.TRAINING, 5)
+    service.wait_for(lambda: len(service.heartbeats) >= 4, timeout=10)
+    assert (service.heartbeats[-1]["phase"], service.heartbeats[-1]["step"]) == ("training", 5)
+    assert len(tries) == 1 if headers else len(tries) > 1
+    down.clear()
+    reporter.close(ExitRecord(code=ExitCode.STOPPED, step=5))  # hurried: it waits no minute
+    assert sorted(service.reports) == [1, 2]
+
+
+def test_a_report_that_nothing_may_stand_in_for_is_passed_over(
+    tmp_path: Path, cache: Path, service: ListeningService
+) -> None:
+    posted: list[int] = []
+
+    def refuse(path: str, body: dict[str, object]) -> tuple[int, dict[str, object], dict[str, str]] | None:
+        posted.append(int(str(body.get("sequence", 0))))
+        return (409, {"type": "conflict"}, {}) if posted[-1] == 1 else None
+
+    service.refuse = refuse
+    (tmp_path / "a").mkdir()
+    reporter = Reporter(make_assignment(tmp_path / "a", cache, service=service.address()))
+    reporter.emit(Phase.STARTING, 0)
+    reporter.close(ExitRecord(code=ExitCode.STOPPED, step=0))
+    assert posted.count(1) == 2
+    assert sorted(service.reports) == [2]
+
+
+def test_neither_kind_of_message_starves_the_other() -> None:
+    """A report that is always put off, a heartbeat every 10 s, each try taking 15 s to fail or succeed."""
+    pace, now, sent = Pace(0.0), 0.0, list[bool]()
+    for _ in range(20):
+        at, is_report = pace.due(10.0, waiting=True)
+        now = max(now, at) + 15
+        sent.append(is_report)
+        if is_report:
+            pace.failed(now, report=True, reached=True, wait=1.0)
+        else:
+            pace.taken(now, report=False)
+    assert 8 <= sum(sent) <= 12
+    assert all(any(pair) for pair in pairwise(sent))  # no two heartbeats on end
+
+
+def test_a_service_out_of_reach_is_tried_ever_less_often() -> None:
+    pace, tries = Pace(0.0), list[float]()
+    for _ in range(8):
+        at, is_report = pace.due(0.05, waiting=False)
+        tries.append(at)
+        pace.failed(at, report=is_report, reached=False)
+    gaps = [round(b - a, 6) for a, b in pairwise(tries)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == pytest.approx(3.0)
 
 
 def test_reports_that_the_service_lost_are_sent_again(

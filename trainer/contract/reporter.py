@@ -15,12 +15,11 @@ from orchestrator.protocol.assignment import Assignment
 from orchestrator.protocol.exit import ExitRecord
 from orchestrator.protocol.report import Answer, Directive, Heartbeat, Phase, Report
 from trainer.contract.http import Response, ServiceConnection, Unreachable
+from trainer.contract.pace import Pace
 from trainer.contract.spool import Spool
 
 log = logging.getLogger(__name__)
 
-FIRST_BACKOFF_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 3.0
 FLUSH_SECONDS = 5.0
 TRANSIENT = (408, 425, 429)
 """Besides 5xx: the same request may succeed later."""
@@ -44,7 +43,7 @@ class Reporter:
         self._directive: Directive | None = None
         self._answers = 0
         self._answered_at = monotonic()
-        self._hurried = False
+        self._pace = Pace(monotonic())
         self._closing = False
         self.stale = False
         """The service said that another attempt holds the lease."""
@@ -93,8 +92,9 @@ class Reporter:
         Asks every `interval` seconds. None when the service was silent for `patience` seconds, when
         `interrupted`, or when the lease is another's.
         """
-        usual, self._interval = self._interval, interval
         with self._changed:
+            usual, self._interval = self._interval, interval
+            self._changed.notify_all()
             since = monotonic()
             seen: int | None = None
             try:
@@ -117,7 +117,7 @@ class Reporter:
         self.emit(Phase.ENDED, record.step, exit=record)
         with self._changed:
             if self._thread is not None and not self.stale:
-                self._hurried = True
+                self._pace.hurried = True
                 self._changed.notify_all()
                 self._changed.wait_for(
                     lambda: self.stale or self._next > self._spool.last, timeout=FLUSH_SECONDS
@@ -135,48 +135,57 @@ class Reporter:
     # --- the sender's side ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        backoff, contact = FIRST_BACKOFF_SECONDS, monotonic()
-        while True:
-            with self._changed:
-                due = contact + self._interval - monotonic()
-                while not self._closing and self._next > self._spool.last and due > 0:
-                    self._changed.wait(min(due, self._interval))
-                    due = contact + self._interval - monotonic()
-                if self._closing or self.stale:
-                    return
-                sequence = self._next if self._next <= self._spool.last else None
+        while (turn := self._turn()) is not None:
+            report = turn > 0
             try:
-                pause = self._post(sequence)
-                contact = monotonic()
+                wait = self._post(turn if report else None)
             except Unreachable as error:
                 log.warning("the service is out of reach, training goes on: %s", error)
-                pause = backoff
+                self._pace.failed(monotonic(), report=report, reached=False)
             except Exception:
                 log.exception("reporting failed, training goes on")
-                pause = backoff
-            if pause is None:
-                backoff = FIRST_BACKOFF_SECONDS
-                continue
-            self._pause(max(pause, backoff))
-            backoff = min(LONGEST_BACKOFF_SECONDS, 2 * backoff)
+                self._pace.failed(monotonic(), report=report, reached=True)
+            else:
+                if wait is None:
+                    self._pace.taken(monotonic(), report=report)
+                else:
+                    self._pace.failed(monotonic(), report=report, reached=True, wait=wait)
+
+    def _turn(self) -> int | None:
+        """Waits until something is due: the sequence of a report, 0 for a heartbeat, None at the end."""
+        with self._changed:
+            while not (self._closing or self.stale):
+                at, is_report = self._pace.due(self._interval, waiting=self._next <= self._spool.last)
+                if (seconds := at - monotonic()) <= 0:
+                    return self._next if is_report else 0
+                self._changed.wait(seconds)
+            return None
 
     def _post(self, sequence: int | None) -> float | None:
         """Sends one report, or a heartbeat; seconds to wait before the same again, None when done."""
-        if sequence is None:
-            beat = Heartbeat(
-                epoch=self._epoch, phase=self._phase, step=self.step, tokens_per_second=self._speed
-            )
-            response = self._connection.post(f"{self._path}/heartbeat", beat.model_dump_json().encode())
-        else:
-            response = self._connection.post(f"{self._path}/reports", self._spool.read(sequence))
+        response = self._send_beat() if sequence is None else self._send_report(sequence)
         if response.status == 200:
             self._accept(Answer.model_validate_json(response.body), sequence)
             return None
-        if response.status in TRANSIENT or response.status >= 500:
+        if _is_passing(response):
             log.warning("the service answered %d, asking again", response.status)
             return response.retry_after or 0.0
         self._refuse(response, sequence)
         return None
+
+    def _send_beat(self) -> Response:
+        beat = Heartbeat(epoch=self._epoch, phase=self._phase, step=self.step, tokens_per_second=self._speed)
+        return self._connection.post(f"{self._path}/heartbeat", beat.model_dump_json().encode())
+
+    def _send_report(self, sequence: int) -> Response:
+        """The answer to it, or to what is sent instead of one that is refused for good: no gap may stay."""
+        line = self._spool.read(sequence)
+        response = self._connection.post(f"{self._path}/reports", line)
+        if response.status == 200 or _is_passing(response) or _is_stale(response):
+            return response
+        why = f"{response.status} {_problem(response.body)}".strip()
+        log.error("the service refused report %d (kept in the spool): %s", sequence, why)
+        return self._connection.post(f"{self._path}/reports", _instead(line, why))
 
     def _accept(self, answer: Answer, sequence: int | None) -> None:
         with self._changed:
@@ -199,25 +208,34 @@ class Reporter:
 
     def _refuse(self, response: Response, sequence: int | None) -> None:
         with self._changed:
-            if response.status == 409 and "stale_epoch" in _problem(response.body):
+            if _is_stale(response):
                 log.error("another attempt holds the lease: leaving")
                 self.stale = True
             else:
-                what = "a heartbeat" if sequence is None else f"report {sequence} (kept in the spool)"
-                log.error(
-                    "the service refused %s with %d: %s", what, response.status, _problem(response.body)
-                )
+                what = "a heartbeat" if sequence is None else f"also what stood in for report {sequence}"
+                problem = _problem(response.body)
+                log.error("the service refused %s with %d: %s", what, response.status, problem)
                 if sequence is not None:
                     self._refused.add(sequence)
                     self._next = sequence + 1
             self._changed.notify_all()
 
-    def _pause(self, seconds: float) -> None:
-        with self._changed:
-            if not self._hurried:
-                self._changed.wait_for(lambda: self._closing or self._hurried, timeout=seconds)
-            else:
-                self._changed.wait_for(lambda: self._closing, timeout=min(seconds, FIRST_BACKOFF_SECONDS))
+
+def _instead(line: bytes, why: str) -> bytes:
+    """What closes the gap that a refused report leaves: it has happened, and measured nothing."""
+    report = Report.model_validate_json(line)
+    note = f"report {report.sequence} was refused ({why}): what it measured is in the worker's spool alone"
+    kept = ("epoch", "sequence", "phase", "step", "resumed_from_step", "exit")
+    short = Report(notes=(note,), **{name: getattr(report, name) for name in kept})
+    return short.model_dump_json(exclude_defaults=True).encode()
+
+
+def _is_passing(response: Response) -> bool:
+    return response.status in TRANSIENT or response.status >= 500
+
+
+def _is_stale(response: Response) -> bool:
+    return response.status == 409 and "stale_epoch" in _problem(response.body)
 
 
 def _problem(body: bytes) -> str:
