@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from orchestrator.domain.errors import Busy, TooMany
 from orchestrator.protocol.report import Answer, Heartbeat, Report
 from orchestrator.services.context import Context, token_hash
-from orchestrator.services.ingest import authorize, calls_for_a_tick, handle
+from orchestrator.services.ingest import Queue, authorize, calls_for_a_tick, handle
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,9 @@ class Inbox:
 
     def _write(self, letters: Sequence[Letter]) -> None:
         try:
+            queue = Queue()
             with self._context.database.write() as connection:
-                outcomes = [self._handle(connection, letter) for letter in letters]
+                outcomes = [self._handle(connection, letter, queue) for letter in letters]
         except Exception as error:
             log.warning("%d messages of workers could not be written: %s", len(letters), error)
             for letter in letters:
@@ -110,7 +111,7 @@ class Inbox:
             else:
                 letter.answer.set_exception(outcome)
 
-    def _handle(self, connection: Connection, letter: Letter) -> Answer | Exception:
+    def _handle(self, connection: Connection, letter: Letter, queue: Queue) -> Answer | Exception:
         """The answer or the error of one, whose savepoint keeps it from the others.
 
         Raises when more than this one is lost: the connection, or the whole transaction, as SQLite does to
@@ -118,7 +119,7 @@ class Inbox:
         """
         connection.exec_driver_sql("SAVEPOINT letter")  # `begin_nested` compiles its statement each time
         try:
-            answer = handle(connection, self._context, letter.attempt_id, letter.message, letter.token)
+            answer = handle(connection, self._context, letter.attempt_id, letter.message, letter.token, queue)
         except Exception as error:
             if connection.invalidated:
                 raise

@@ -54,8 +54,9 @@ def handle(
     attempt_id: int,
     message: Report | Heartbeat,
     token: bytes | None = None,
+    queue: "Queue | None" = None,
 ) -> Answer:
-    """`ingest` or `heartbeat` in a transaction that others share.
+    """`ingest` or `heartbeat` in a transaction that others share, as they share its `queue`.
 
     With `token`, the hash of what the worker presented, it raises `NotAllowed` for another attempt's.
     """
@@ -63,11 +64,13 @@ def handle(
     found = need_standing(connection, attempt_id, sequence)
     if token is not None and token != found.attempt.token_hash:
         raise NotAllowed("this token is not the one of this attempt")
+    queue = queue or Queue()
     if isinstance(message, Report):
+        queue.forget()
         found = _take_in(connection, context, found, message)
     else:
         found = _beat(connection, context, found, message)
-    return _answer(connection, context, found)
+    return _answer(connection, context, found, queue)
 
 
 def calls_for_a_tick(message: Report | Heartbeat, answer: Answer) -> bool:
@@ -205,13 +208,37 @@ def _first_stays(refused: list[str]) -> Iterator[None]:
         refused.append(error.detail)
 
 
-def _answer(connection: Connection, context: Context, found: Standing) -> Answer:
+class Queue:
+    """Whether runs wait for the slots of workers at gates, looked at once for many heartbeats, which change
+    nothing of it: to look is to load every open experiment."""
+
+    def __init__(self) -> None:
+        self._known: bool | None = None
+
+    def forget(self) -> None:
+        """Something may have changed in this transaction."""
+        self._known = None
+
+    def is_short(self, connection: Connection, context: Context) -> bool:
+        """More slots are wanted than are free."""
+        if self._known is None:
+            self._known = runs.any_pending(connection) and self._look(connection, context)
+        return self._known
+
+    def _look(self, connection: Connection, context: Context) -> bool:
+        snapshot = load_snapshot(connection, context)
+        return must_yield(wanted=wanted_slots(snapshot), free=len(snapshot.free_slots))
+
+
+def _answer(connection: Connection, context: Context, found: Standing, queue: Queue) -> Answer:
     over = found.attempt.status is AttemptStatus.ENDED or found.attempt.epoch != found.run.epoch
-    directive = _directive(connection, context, found.run, over=over)
+    directive = _directive(connection, context, found.run, queue, over=over)
     return Answer(acknowledged=found.attempt.acknowledged, directive=directive)
 
 
-def _directive(connection: Connection, context: Context, run: RunRecord, *, over: bool) -> Directive:
+def _directive(
+    connection: Connection, context: Context, run: RunRecord, queue: Queue, *, over: bool
+) -> Directive:
     """What the worker does next: the run's row says it, and at a gate the slots do."""
     if over or run.status.is_terminal:
         reason = run.reason or "the attempt is over"
@@ -220,8 +247,6 @@ def _directive(connection: Connection, context: Context, run: RunRecord, *, over
         return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its budget is short")
     if run.status is not RunStatus.AT_GATE:
         return Directive(kind=DirectiveKind.CONTINUE, target_step=run.target_step)
-    snapshot = load_snapshot(connection, context)
-    wanted = wanted_slots(snapshot)
-    if must_yield(wanted=wanted, free=len(snapshot.free_slots)):
+    if queue.is_short(connection, context):
         return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its slot is needed")
     return Directive(kind=DirectiveKind.WAIT, target_step=run.target_step, reason="the gate is not decided")

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from orchestrator.domain.errors import IllegalTransition
-from orchestrator.domain.lifecycle import AttemptStatus, RunStatus, move
+from orchestrator.domain.lifecycle import AttemptStatus, ExperimentStatus, RunStatus, move
 from orchestrator.store.records import AttemptRecord, CheckpointRow, RunRecord, fetch, fetch_one
-from orchestrator.store.tables import attempts, checkpoints, runs, variants
+from orchestrator.store.tables import attempts, checkpoints, experiments, runs, variants
 from orchestrator.store.types import new_id
 
 TERMINAL = tuple(status for status in RunStatus if status.is_terminal)
@@ -51,6 +51,12 @@ _CANCELLED = (
     select(runs.c.id)
     .join(attempts, attempts.c.run_id == runs.c.id)
     .where(attempts.c.status.in_(LIVE), runs.c.status == RunStatus.CANCELLED)
+)
+_PENDING = (
+    select(runs.c.id)
+    .join(experiments, experiments.c.id == runs.c.experiment_id)
+    .where(experiments.c.status == ExperimentStatus.RUNNING, runs.c.status == RunStatus.PENDING)
+    .limit(1)
 )
 _AT_ONCE = 500
 """Values in one `IN`: databases have a bound."""
@@ -138,6 +144,11 @@ def held_slots(connection: Connection) -> tuple[dict[int, list[str]], list[str]]
     for run_id, slots in connection.execute(_HELD):
         live.setdefault(run_id, []).extend(slots)
     return live, [slot for slots in connection.execute(_LEFT).scalars() for slot in slots]
+
+
+def any_pending(connection: Connection) -> bool:
+    """Whether a run of an experiment that goes on has yet to start."""
+    return connection.execute(_PENDING).first() is not None
 
 
 def live_attempt_of(connection: Connection, run_id: int) -> AttemptRecord | None:

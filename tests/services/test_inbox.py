@@ -14,11 +14,15 @@ from worlds import Worker, World
 from orchestrator.domain.errors import Busy, Conflict, NotAllowed, StaleEpoch, TooMany
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.report import Answer, Heartbeat, Phase, Point, Report
+from orchestrator.rules.snapshot import Snapshot
+from orchestrator.services import ingest
 from orchestrator.services.context import Context
 from orchestrator.services.inbox import Inbox
+from orchestrator.services.snapshot import load_snapshot
 from orchestrator.store import runs
 from orchestrator.store.database import Database
 from orchestrator.store.tables import points, reports
+from orchestrator.store.tables import runs as runs_table
 
 WAIT = 30
 
@@ -169,3 +173,40 @@ def test_a_known_token_is_not_asked_for_again_and_another_is(sqlite: Database, t
     assert not inbox.knows(number, address(other)[1])
     with pytest.raises(NotAllowed):
         inbox.admit(number, address(other)[1])
+
+
+@pytest.mark.parametrize("slots", [4, 3])
+def test_workers_at_gates_are_answered_by_one_look_at_the_queue(
+    slots: int, sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many slots as runs nobody waits, and nothing at all is loaded."""
+    world = World(sqlite, tmp_path / "home", slots=slots)
+    world.submit()
+    world.turn()
+    workers = list(world.workers.values())
+    assert len(workers) == slots
+    with sqlite.write() as connection:
+        connection.execute(
+            runs_table.update().where(runs_table.c.status != "pending").values(status="at_gate")
+        )
+    looks: list[int] = []
+
+    def looked(connection: Connection, context: Context) -> Snapshot:
+        looks.append(1)
+        return load_snapshot(connection, context)
+
+    monkeypatch.setattr(ingest, "load_snapshot", looked)
+    gate, context = gated(world)
+    inbox = Inbox(context)
+    beats = [
+        (worker, Heartbeat(epoch=worker.assignment.epoch, phase=Phase.AT_GATE, step=100))
+        for _ in range(10)
+        for worker in workers
+    ]
+    answers = [inbox.put(address(worker)[0], beat, address(worker)[1]) for worker, beat in beats]
+    gate.open.set()
+    told = {answer.result(WAIT).directive.kind for answer in answers}
+    inbox.close()
+    assert told == {"wait" if slots == 4 else "yield"}
+    assert gate.transactions <= 2  # the first may have gone alone
+    assert len(looks) == (0 if slots == 4 else gate.transactions)
