@@ -13,6 +13,7 @@ from orchestrator.services.backfill import backfill
 from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.poison import guarded, is_news
+from orchestrator.services.vigil import is_outdated, judged_at
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord
 
@@ -52,12 +53,13 @@ def _look_at(context: Context, attempt: AttemptRecord, state: WorkerState, *, un
     if state.is_over:
         _bury(context, attempt, state)
     elif state.kind is StateKind.UNKNOWN:
-        if is_given_up(_held(attempt), context.limits.deadlines, context.clock()):
+        given_up = is_given_up(_held(attempt), context.limits.deadlines, judged_at(context))
+        if given_up and not is_outdated(context):
             _declare_lost(context, attempt, state)
     elif unwanted or attempt.detail is not None:
         _cancel(context, attempt)
     elif state.kind is StateKind.RUNNING:
-        missed = overdue(_held(attempt), context.limits.deadlines, context.clock())
+        missed = overdue(_held(attempt), context.limits.deadlines, judged_at(context))
         if missed is not None and _note(context, attempt, missed):
             _cancel(context, attempt)
 
@@ -76,7 +78,9 @@ def _note(context: Context, attempt: AttemptRecord, missed: Overdue) -> bool:
         current = runs.get_attempt(connection, attempt.id)
         if current is None or current.status is AttemptStatus.ENDED:
             return False
-        if overdue(_held(current), context.limits.deadlines, context.clock()) is not missed:
+        if overdue(_held(current), context.limits.deadlines, judged_at(context)) is not missed:
+            return False
+        if is_outdated(context):  # asked last: the writers before this one may have taken their time
             return False
         text = _verdict(current, missed)
         reason = Reason.STALLED if missed is Overdue.STALLED else None

@@ -11,6 +11,21 @@ from orchestrator.services.context import Context
 from orchestrator.store import experiments, journal, runs
 
 
+def judged_at(context: Context) -> datetime:
+    """The time by which every attempt of this tick is judged: when it looked, however long it takes.
+
+    A tick that one attempt holds up condemns none of the others for it.
+    """
+    return context.clock() if context.watch.looked is None else context.watch.looked.wall
+
+
+def is_outdated(context: Context) -> bool:
+    """Whether so much has happened to the clocks since this tick looked that it may condemn nobody."""
+    now = Look(context.clock(), context.monotonic())
+    looked = context.watch.looked
+    return looked is not None and unheard(looked, now, context.limits.lease) is not None
+
+
 def keep_vigil(context: Context) -> None:
     """Notes that the service looks now. If nobody can have been heard since it did, all begin anew."""
     now = Look(context.clock(), context.monotonic())

@@ -18,6 +18,7 @@ from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.processes import boot_id
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.report import Heartbeat, Phase
+from orchestrator.services import reap
 from orchestrator.services.context import Limits, Trainer
 from orchestrator.services.ingest import heartbeat
 from orchestrator.services.query import get_experiment, list_attempts, list_events, list_runs
@@ -198,6 +199,58 @@ def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(world: World) -> No
         due = runs.runs_of(connection, [experiment])[0].not_before
     assert due is not None
     assert due <= world.now + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("seconds", [25, 65])
+def test_a_burial_that_takes_long_condemns_nobody_else(
+    world: World, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Two workers were heard 50 s before the tick; it lasts for longer than the rest of their leases."""
+    experiment = world.submit()
+    for _ in range(4):
+        world.turn()
+    (key, worker), (other, _) = list(world.workers.items())[:2]
+    world.wait(20)
+    tick(world.context)
+    world.wait(27)
+    world.end(key, worker, -9)
+
+    def slow(*_: object) -> None:
+        world.wait(seconds)
+
+    monkeypatch.setattr(reap, "backfill", slow)
+    tick(world.context)
+    assert attempts(world, worker)[0].status == "ended"
+    assert not world.machine.workers[other].signals
+    assert not events(world, experiment, "silent")
+    monkeypatch.undo()
+    world.hang(90)
+    assert world.machine.workers[other].signals  # it was silent indeed
+
+
+def test_a_clock_that_is_set_back_within_a_tick_condemns_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat that comes after the step renews its lease to a time before the tick looked."""
+    world.submit()
+    for _ in range(4):
+        world.turn()
+    (key, worker), (other, heard) = list(world.workers.items())[:2]
+    world.wait(20)
+    tick(world.context)
+    world.wait(25)
+    tick(world.context)
+    world.wait(20)  # the lease of the other is over as the tick looks
+    world.end(key, worker, -9)
+
+    def step(*_: object) -> None:
+        step_back(world)
+        beat(world, heard)
+
+    monkeypatch.setattr(reap, "backfill", step)
+    tick(world.context)
+    assert attempts(world, worker)[0].status == "ended"
+    assert not world.machine.workers[other].signals
 
 
 def test_a_database_that_was_away_ends_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
