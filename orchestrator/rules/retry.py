@@ -41,7 +41,9 @@ COUNTED = frozenset(
 UNSAID = frozenset({Reason.PREEMPTED, Reason.CRASHED, Reason.LOST})
 """Ends that do not tell why, when the service itself asked for them."""
 MOST_IDLE = 5
-"""Attempts in a row that end without a step, for whatever reason, before the run is given up."""
+"""Attempts in a row without a step of their own before the run is given up; free ends are left out."""
+MOST_AT_ONCE = 3
+"""Free ends in a row without a step that are followed at once; from then on each waits longer."""
 FIRST_DELAY = timedelta(seconds=2)
 FIRST_DISK_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(minutes=5)
@@ -49,10 +51,17 @@ LONGEST_DELAY = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Ended:
-    """How one attempt ended, and the step it had come to."""
+    """How one attempt ended, the step it had come to, and the step it had begun from."""
 
     reason: Reason
     step: int
+    began: int
+    """Of the checkpoint it resumed from; `step` where it never said that it had begun."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it made no step of its own. What others had trained before it is no progress of its."""
+        return self.step <= self.began
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,11 @@ def after(
     if not history:
         raise ValueError("no attempt has ended")
     last, allowed = history[-1], retries or Retries()
-    if len(history) >= MOST_IDLE and all(ended.step == last.step for ended in history[-MOST_IDLE:]):
-        return GiveUp(f"{MOST_IDLE} attempts in a row came no further than step {last.step}")
     if last.reason in FREE:
-        return Again()
+        return _free(history)
+    idle = takewhile(lambda ended: ended.is_idle, reversed(history))
+    if sum(ended.reason not in FREE for ended in idle) >= MOST_IDLE:
+        return GiveUp(f"{MOST_IDLE} attempts in a row came no further than step {last.step}")
     if last.reason is Reason.DIVERGED:
         return _diverged(history, diverged_retries)
     if last.reason is Reason.OUT_OF_MEMORY:
@@ -103,7 +113,14 @@ def after(
         return _disk_full(history)
     if last.reason not in COUNTED:
         return GiveUp(f"{last.reason} is not retried: the same attempt would end the same way")
-    return _counted([ended for ended in history if ended.reason in COUNTED], allowed)
+    return _counted(history, allowed)
+
+
+def _free(history: Sequence[Ended]) -> Again:
+    """At once, unless one follows the other without a step: a loop that costs nothing still has to wait."""
+    row = list(takewhile(lambda ended: ended.is_idle and ended.reason in FREE, reversed(history)))
+    late = len(row) - MOST_AT_ONCE
+    return Again(_doubled(FIRST_DELAY, late)) if late > 0 else Again()
 
 
 def _diverged(history: Sequence[Ended], retries: int) -> Again | GiveUp:
@@ -126,16 +143,24 @@ def _out_of_memory(history: Sequence[Ended], allowed: Retries, *, can_divide: bo
     return Again(divided=True)
 
 
-def _disk_full(history: Sequence[Ended]) -> Again:
-    """Later each time. How often without a step is everybody's rule, and nothing starts on a full disk."""
-    step = history[-1].step
-    row = takewhile(lambda ended: ended.reason is Reason.DISK_FULL and ended.step == step, reversed(history))
-    return Again(_doubled(FIRST_DISK_DELAY, len(list(row))))
+def _disk_full(history: Sequence[Ended]) -> Again | GiveUp:
+    """Later each time that nothing could be saved: the next attempt begins where the last one did."""
+    began = history[-1].began
+    row = takewhile(
+        lambda ended: ended.reason is Reason.DISK_FULL and ended.began == began, reversed(history)
+    )
+    times = len(list(row))
+    if times >= MOST_IDLE:
+        return GiveUp(f"{MOST_IDLE} attempts in a row met a full disk and saved nothing after step {began}")
+    return Again(_doubled(FIRST_DISK_DELAY, times))
 
 
-def _counted(broken: Sequence[Ended], allowed: Retries) -> Again | GiveUp:
-    last = broken[-1]
-    if len(broken) > 1 and last.step <= broken[-2].step:
+def _counted(history: Sequence[Ended], allowed: Retries) -> Again | GiveUp:
+    """A run that is set back again and again trains each time, and saves nothing: its budget ends that."""
+    last, broken = history[-1], [ended for ended in history if ended.reason in COUNTED]
+    idle = list(takewhile(lambda ended: ended.is_idle, reversed(history)))
+    since = history[-len(idle) - 1 :] if idle else []  # with the one whose steps were the last
+    if sum(ended.reason in COUNTED for ended in since) > 1:
         return GiveUp(f"{last.reason} twice at step {last.step} without progress between")
     lately = sum(ended.step > last.step - allowed.within_steps for ended in broken)
     if lately > allowed.restarts:

@@ -83,7 +83,7 @@ def _go_on(
         return
     experiment = need_experiment(connection, run.experiment_id)
     history = history_of(run, runs.attempts_of(connection, run.id))
-    if not history:  # nothing was begun yet
+    if not history or _was_never_begun(attempt, reason):  # what an older one ended with was ruled on then
         _again(connection, run, reason, Again(), detail, now)
         return
     following = after(
@@ -111,11 +111,20 @@ def history_of(run: RunRecord, tried: Sequence[AttemptRecord]) -> list[Ended]:
     One whose key another worker had was never begun, and says nothing of the run.
     """
     return [
-        Ended(Reason(attempt.reason), attempt.step)
+        Ended(Reason(attempt.reason), attempt.step, _began(attempt))
         for attempt in tried
         if attempt.number > run.history_from and attempt.status is AttemptStatus.ENDED and attempt.reason
-        if not (attempt.reason == Reason.STALE_EPOCH and not attempt.token_hash)
+        if not _was_never_begun(attempt, attempt.reason)
     ]
+
+
+def _was_never_begun(attempt: AttemptRecord, reason: str) -> bool:
+    return reason == Reason.STALE_EPOCH and not attempt.token_hash
+
+
+def _began(attempt: AttemptRecord) -> int:
+    """One that never said where it resumed has made no step."""
+    return attempt.step if attempt.resumed_from_step is None else attempt.resumed_from_step
 
 
 def _again(

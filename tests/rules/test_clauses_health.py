@@ -146,10 +146,10 @@ class TestDiverged:
 
     def test_clause_diverged_is_retried_once_and_then_failed(self) -> None:
         retries = STAGE_GATE.diverged.retries
-        once = [Ended(Reason.DIVERGED, 1500)]
+        once = [Ended(Reason.DIVERGED, 1500, 0)]
         assert retries == 1
         assert isinstance(after(once, diverged_retries=retries), Again)
-        again = after([*once, Ended(Reason.DIVERGED, 2500)], diverged_retries=retries)
+        again = after([*once, Ended(Reason.DIVERGED, 2500, 1000)], diverged_retries=retries)
         assert isinstance(again, GiveUp)
         assert "last good checkpoint" in again.text
         assert Reason.DIVERGED.status is RunStatus.FAILED

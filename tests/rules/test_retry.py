@@ -10,6 +10,7 @@ from orchestrator.protocol.exit import ExitCode
 from orchestrator.rules.retry import (
     COUNTED,
     FREE,
+    MOST_AT_ONCE,
     MOST_IDLE,
     REASON_OF_CODE,
     UNSAID,
@@ -29,7 +30,15 @@ NEVER = {
 
 
 def history(*ends: tuple[Reason, int]) -> list[Ended]:
-    return [Ended(reason, step) for reason, step in ends]
+    """Each begins where the one before it came to, or at its own step where that is lower: it makes none."""
+    steps = [0, *(step for _, step in ends)]
+    return [
+        Ended(reason, step, min(before, step)) for (reason, step), before in zip(ends, steps, strict=False)
+    ]
+
+
+def idle(reason: Reason, step: int = 100) -> Ended:
+    return Ended(reason, step, step)
 
 
 @pytest.mark.parametrize("reason", sorted(FREE))
@@ -103,11 +112,17 @@ def test_an_out_of_memory_in_more_passes_is_the_last() -> None:
 
 
 def test_a_full_disk_is_tried_again_ever_later_and_five_times_at_most() -> None:
-    ends = [Ended(Reason.DISK_FULL, 10)] * MOST_IDLE
+    ends = [idle(Reason.DISK_FULL)] * MOST_IDLE
     waits = [after(ends[:count]) for count in range(1, MOST_IDLE)]
     assert waits == [Again(timedelta(minutes=minutes)) for minutes in (1, 2, 4, 5)]
     assert isinstance(after(ends), GiveUp)
-    assert after([*ends[:3], Ended(Reason.DISK_FULL, 11)]) == Again(timedelta(minutes=1))
+    assert after([*ends[:3], Ended(Reason.DISK_FULL, 111, 110)]) == Again(timedelta(minutes=1))
+
+
+def test_a_disk_that_is_full_at_every_checkpoint_ends_the_run_though_it_trains_up_to_it() -> None:
+    ends = [Ended(Reason.DISK_FULL, 1000, 900)] * MOST_IDLE
+    assert after(ends[:2]) == Again(timedelta(minutes=2))
+    assert after(ends) == GiveUp("5 attempts in a row met a full disk and saved nothing after step 900")
 
 
 def test_a_full_disk_counts_neither_as_a_break_nor_as_progress_between_two() -> None:
@@ -134,16 +149,45 @@ def test_one_step_is_progress() -> None:
     assert isinstance(after(history((Reason.LOST, 100), (Reason.LOST, 101))), Again)
 
 
+@pytest.mark.parametrize(("before", "began", "lost"), [(1500, 900, 1490), (2000, 0, 1), (1500, 1500, 1501)])
+def test_an_attempt_that_was_set_back_and_trained_has_made_progress(
+    before: int, began: int, lost: int
+) -> None:
+    ends = [Ended(Reason.LOST, before, 0), Ended(Reason.LOST, lost, began)]
+    assert after(ends) == Again(timedelta(seconds=4))
+    assert isinstance(after([*ends, idle(Reason.CRASHED, began)]), GiveUp)
+
+
+def test_steps_between_two_breaks_are_progress_whoever_made_them() -> None:
+    ends = [Ended(Reason.LOST, 100, 0), Ended(Reason.PREEMPTED, 95, 80), idle(Reason.LOST, 95)]
+    assert isinstance(after(ends), Again)
+    assert isinstance(after([*ends, idle(Reason.PREEMPTED, 95), idle(Reason.LOST, 95)]), GiveUp)
+
+
+def test_a_loop_from_one_checkpoint_ends_by_the_budget() -> None:
+    ends = [Ended(Reason.LOST, 1490 + i % 2, 900) for i in range(4)]
+    assert [isinstance(after(ends[:count]), Again) for count in (1, 2, 3, 4)] == [True, True, True, False]
+    narrow = Retries(restarts=3, within_steps=1)
+    assert isinstance(after([ends[0]] * 4, retries=narrow), GiveUp)
+
+
 @pytest.mark.parametrize("reason", sorted(FREE))
-def test_attempts_that_never_come_further_do_not_loop_for_ever(reason: Reason) -> None:
-    ends = history((Reason.YIELDED, 50), *[(reason, 100)] * MOST_IDLE)
-    assert isinstance(after(ends[:-1]), Again)
-    assert after(ends) == GiveUp("5 attempts in a row came no further than step 100")
+def test_free_ends_without_a_step_never_end_the_run_and_wait_ever_longer(reason: Reason) -> None:
+    ends = [Ended(Reason.YIELDED, 100, 50), *[idle(reason)] * 30]
+    seconds = [after(ends[: 1 + count]) for count in range(MOST_AT_ONCE + 4)]
+    assert seconds == [Again()] * (MOST_AT_ONCE + 1) + [Again(timedelta(seconds=s)) for s in (2, 4, 8)]
+    assert after(ends) == Again(timedelta(minutes=5))
+    assert after([*ends, Ended(reason, 101, 100)]) == Again()
 
 
-def test_an_idle_loop_is_seen_whatever_its_reasons() -> None:
-    mixed = [Reason.PREEMPTED, Reason.STALE_EPOCH, Reason.YIELDED, Reason.DIVERGED, Reason.PREEMPTED]
-    assert isinstance(after(history(*((reason, 7) for reason in mixed))), GiveUp)
+def test_free_ends_are_left_out_of_an_idle_row_and_do_not_break_it() -> None:
+    ends = [idle(Reason.DISK_FULL), idle(Reason.PREEMPTED), idle(Reason.CRASHED), idle(Reason.DISK_FULL)]
+    assert isinstance(after([*ends, *[idle(Reason.PREEMPTED)] * 9]), Again)
+    assert isinstance(after([*ends, idle(Reason.DISK_FULL)]), Again)
+    following = after([*ends, idle(Reason.DIVERGED), idle(Reason.PREEMPTED), idle(Reason.DISK_FULL)])
+    assert following == GiveUp("5 attempts in a row came no further than step 100")
+    moved = [*ends, Ended(Reason.PREEMPTED, 101, 100), idle(Reason.DIVERGED), idle(Reason.DISK_FULL)]
+    assert isinstance(after(moved), Again)
 
 
 def test_a_diverged_run_is_tried_once_more_and_at_once() -> None:

@@ -1,16 +1,20 @@
 """What breaks, and what the rows say afterwards."""
 
 import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from worlds import Worker, World, falling
+from worlds import Worker, World, check, falling
 
 from orchestrator.domain.errors import Conflict, StaleEpoch
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.exit import ExitCode, ExitRecord
+from orchestrator.protocol.kind import ConfigFacts
 from orchestrator.protocol.report import Answer, DirectiveKind, Phase, Report
+from orchestrator.protocol.wire import JsonObject
 from orchestrator.services import override
 from orchestrator.services.ingest import authorize, ingest
 from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
@@ -21,6 +25,7 @@ from orchestrator.store.database import Database
 from orchestrator.store.tables import events
 
 BETTER = falling({"wide": -0.20, "wider": -0.10, "slow": 0.30})
+ALONE = [{"name": "only", "steps": 200, "variants": {"base": {}}}]
 Decided = tuple[str, str, int, str, str, str]
 
 
@@ -148,6 +153,63 @@ def test_a_preempted_worker_is_started_again_at_once(world: World) -> None:
     world.leave(key, worker, ExitCode.PREEMPTED)
     world.turn()
     assert runs_of(world, experiment)[worker.assignment.variant].attempts == 2
+
+
+def test_a_run_that_was_set_back_and_trained_is_tried_again(world: World) -> None:
+    """Lost at 80 without a checkpoint past 20, lost again at 60: 40 steps were trained between."""
+    experiment = world.submit(stages=ALONE)
+    for _ in range(5):
+        world.turn()
+    key, worker = next(iter(world.workers.items()))
+    assert worker.step == 80
+    worker.reported = [20]
+    world.end(key, worker, -9)
+    for _ in range(20):
+        world.turn()
+        last = list(world.workers.values())[-1]
+        if last is not worker and last.step == 60:
+            break
+    world.end(list(world.workers)[-1], last, -9)
+    assert world.run_to_end(experiment) == "succeeded"
+    attempts = list_attempts(world.context, number_of("run", runs_of(world, experiment)["base"].id)).items
+    assert [(a.reason, a.resumed_from_step) for a in attempts[:2]] == [("crashed", 0), ("crashed", 20)]
+
+
+def test_a_worker_that_is_preempted_ten_times_before_its_first_step_goes_on(world: World) -> None:
+    experiment = world.submit(stages=ALONE)
+    seen = 0
+    for _ in range(300):
+        tick(world.context)
+        world.adopt()
+        for key, worker in list(world.workers.items())[seen:]:
+            world.leave(key, worker, ExitCode.PREEMPTED)
+            seen += 1
+        world.wait(5)
+        if seen == 10:
+            break
+    assert seen == 10
+    assert world.now - datetime(2026, 1, 1, tzinfo=UTC) > timedelta(minutes=2)
+    assert world.run_to_end(experiment, turns=400) == "succeeded"
+
+
+def test_a_key_that_was_in_use_says_nothing_of_how_the_attempt_before_it_ended(world: World) -> None:
+    kind = world.context.trainers["builtin"]
+
+    def with_rows(config: JsonObject) -> ConfigFacts:
+        return check(config).model_copy(update={"rows_per_pass": 8})
+
+    trainers = {"builtin": replace(kind, check=with_rows)}
+    world.context = replace(world.context, trainers=trainers)
+    experiment = world.submit(stages=ALONE, retries={"out_of_memory": "accumulate"})
+    worker = first_worker(world)
+    folder = Path(worker.assignment.directory)
+    (folder.parent / "2").mkdir()
+    (folder.parent / "2" / "assignment.json").write_text("{}")
+    world.leave(next(iter(world.workers)), worker, ExitCode.OUT_OF_MEMORY)
+    assert world.run_to_end(experiment) == "succeeded"
+    attempts = list_attempts(world.context, number_of("run", runs_of(world, experiment)["base"].id)).items
+    assert [a.reason for a in attempts[:2]] == ["out_of_memory", "stale_epoch"]
+    assert {w.assignment.memory_factor for w in list(world.workers.values())[1:]} == {2}
 
 
 def test_a_report_again_changes_nothing_and_another_under_its_key_is_refused(world: World) -> None:
