@@ -65,6 +65,10 @@ class Watch:
     """Whether the disk had too little room for another worker when a tick last looked."""
     poison: dict[str, str] = field(default_factory=dict)
     """The error that each thing raised last, by what it is: said once, not at every tick."""
+    raising: dict[str, float] = field(default_factory=dict)
+    """Since when each attempt has raised whenever it was looked at, by the monotonic clock."""
+    renewed: Look | None = None
+    """When deadlines last began anew; None once a whole tick has gone well since."""
     unsaid: list[tuple[int, str]] = field(default_factory=list)
     """What experiments are still to be told of such errors: (experiment, text)."""
 

@@ -49,6 +49,12 @@ def guarded(context: Context, what: str) -> Iterator[None]:
             log.exception("%s could not be dealt with; every tick tries again", what)
 
 
+def raises_since(context: Context, what: str) -> float:
+    """For how many seconds `what` has raised whenever it was tried; 0.0 at the first time."""
+    now = context.monotonic()
+    return now - context.watch.raising.setdefault(what, now)
+
+
 @contextmanager
 def set_aside(context: Context, experiment_id: int) -> Iterator[None]:
     """The same of one experiment, whose events say so when `tell` is called."""

@@ -12,6 +12,7 @@ from orchestrator.rules.leases import Held, Overdue, is_given_up, overdue
 from orchestrator.services.backfill import backfill
 from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
+from orchestrator.services.parking import parking
 from orchestrator.services.poison import guarded, is_news
 from orchestrator.services.vigil import is_outdated, judged_at
 from orchestrator.store import journal, runs
@@ -31,7 +32,7 @@ def reap(context: Context) -> None:
     states = _poll(context, [*live, *left_behind])
     for attempt in live:
         state = states.get(attempt.key, UNASKED)
-        with guarded(context, f"attempt {attempt.key}"):
+        with parking(context, attempt):
             _look_at(context, attempt, state, unwanted=attempt.run_id in unwanted)
     for attempt in left_behind:
         with guarded(context, f"attempt {attempt.key}"):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,52 @@ def test_a_spooled_report_that_raises_does_not_hold_up_the_end(
     tick(world.context)
     assert list_attempts(world.context, number_of("run", worker.assignment.run_id)).items[0].status == "ended"
     assert any("RuntimeError: a bug of its own" in text for text in events(world, experiment, "spool"))
+
+
+@pytest.mark.parametrize("where", ["its spool", "the retry rule"])
+def test_an_attempt_whose_end_raises_is_told_once_and_parked_after_a_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from orchestrator.services import ending, reap
+
+    experiment = world.submit()
+    for _ in range(3):
+        world.turn()
+    key, worker = worker_of(world)
+    raised = count(1)
+    bad = row_of(world, experiment).id
+    backfill, history = reap.backfill, ending.history_of
+
+    def broken_spool(context: Any, attempt: Any) -> None:
+        if attempt.key == key:
+            raise RuntimeError(f"a bug of its own, with another text each time: {next(raised)}")
+        backfill(context, attempt)
+
+    def broken_rule(run: Any, tried: Any) -> Any:
+        if run.id == bad:
+            raise RuntimeError("a bug of its own")
+        return history(run, tried)
+
+    if where == "its spool":
+        monkeypatch.setattr(reap, "backfill", broken_spool)
+    else:
+        monkeypatch.setattr(ending, "history_of", broken_rule)
+    world.end(key, worker, 1)
+    world.hang(60)
+    assert run_of(world, experiment).status == "running"
+    assert world.run_to_end(experiment) in {"succeeded", "failed"}
+    (said,) = events(world, experiment, "poison")
+    assert "RuntimeError: a bug of its own" in said
+    found = list_attempts(world.context, number_of("run", worker.assignment.run_id)).items
+    assert (found[0].status, found[0].reason) == ("ended", "engine_error")
+    assert "a bug of its own" in (found[0].detail or "")
+    if where == "its spool":
+        assert len(found) > 1
+    else:
+        assert (run_of(world, experiment).status, len(found)) == ("failed", 1)
+    tick(world.context)
+    with world.database.read() as connection:
+        assert not [a for a in runs.unseen_ends(connection) if a.key == key]  # its slots are free again
 
 
 def test_nobody_is_woken_before_the_commit(world: World) -> None:
