@@ -29,8 +29,9 @@ def sweep(context: Context) -> None:
     with context.database.read() as connection:  # after the list: a key comes after its row
         known = runs.claimants(connection, [handle.key for handle in owned])
     _end_orphans(context, [h for h in owned if _is_unasked(context, known.get(h.key))], known)
-    seen = [h.key for h in owned if h.key in known and known[h.key].exit_code is not None]
-    context.engine.forget(seen[:_AT_ONCE])
+    seen = [h for h in owned if h.key in known and known[h.key].exit_code is not None][:_AT_ONCE]
+    if context.engine.forget([handle.key for handle in seen]) < len(seen):
+        _end_left_behind(context, [h for h in seen if _is_unasked(context, known[h.key])], known)
     context.watch.swept = now
 
 
@@ -48,16 +49,29 @@ def _end_orphans(context: Context, handles: Sequence[Handle], known: dict[str, C
     for handle in handles:
         if not states[handle.key].is_over and states[handle.key].kind != "unknown":
             context.engine.cancel(handle, context.limits.cancel_grace_seconds)
-            _say(context, handle.key, known.get(handle.key))
+            row = known.get(handle.key)
+            why = "no attempt is known by its key" if row is None else "its attempt has ended"
+            text = f"a worker was running under {handle.key} that nothing asks for ({why}): it is ended"
+            _say(context, handle.key, row, text)
 
 
-def _say(context: Context, key: str, row: Claimant | None) -> None:
+def _end_left_behind(context: Context, handles: Sequence[Handle], known: dict[str, Claimant]) -> None:
+    """A record that could not be dropped: its worker is over, and what it started is not."""
+    states = context.engine.poll(handles)
+    for handle in handles:
+        if states[handle.key].is_over and context.engine.find(handle.key) is not None:
+            context.engine.cancel(handle, context.limits.cancel_grace_seconds)
+            text = (
+                f"processes that the worker {handle.key} started were left when it had ended: they are ended"
+            )
+            _say(context, handle.key, known[handle.key], text)
+
+
+def _say(context: Context, key: str, row: Claimant | None, text: str) -> None:
     """Once, though it may take its time to go."""
     if key in context.watch.orphans:
         return
     context.watch.orphans.add(key)
-    why = "no attempt is known by its key" if row is None else "its attempt has ended"
-    text = f"a worker was running under {key} that nothing asks for ({why}): it is ended"
     log.warning("%s", text)
     with context.database.write() as connection:
         run_id = None if row is None else row.run_id

@@ -152,8 +152,7 @@ def _declare_lost(context: Context, attempt: AttemptRecord, state: WorkerState) 
 def _bury(context: Context, attempt: AttemptRecord, state: WorkerState) -> None:
     record = read_exit(Path(attempt.directory))
     code = record.code if record is not None else state.code
-    if state.code is not None and state.code < 0:
-        _cancel(context, attempt)  # whoever killed it may have left its children
+    _cancel(context, attempt)  # however it went, it may have left children, and its slots are given away
     backfill(context, attempt)
     with context.database.write() as connection:
         end_attempt(
