@@ -47,6 +47,15 @@ class Limits:
         return Deadlines(self.progress, self.start, self.unknown)
 
 
+@dataclass(frozen=True)
+class Wait:
+    """A start that could not be made: how often it was tried again, and when it is due, in seconds of the
+    monotonic clock."""
+
+    times: int
+    due: float
+
+
 @dataclass
 class Watch:
     """What one service remembers from tick to tick. A new one begins without it, and loses nothing."""
@@ -63,6 +72,8 @@ class Watch:
     """Keys of workers that were told to go because no row asks for them."""
     is_short: bool = False
     """Whether the disk had too little room for another worker when a tick last looked."""
+    waits: dict[str, Wait] = field(default_factory=dict)
+    """Starts that wait for the engine or the disk, by the attempt's key."""
     poison: dict[str, str] = field(default_factory=dict)
     """The error that each thing raised last, by what it is: said once, not at every tick."""
     raising: dict[str, float] = field(default_factory=dict)

@@ -4,7 +4,6 @@ Whatever breaks between two of these, the next tick takes up from the row: the k
 """
 
 import os
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from orchestrator.rules.sharing import StartRun
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_attempt, need_experiment, need_run, variant_of
+from orchestrator.services.outage import due, put_off, wait
 from orchestrator.services.poison import guarded, is_passing
 from orchestrator.services.protocol import protocol_of
 from orchestrator.store import links, runs
@@ -53,29 +53,18 @@ def record_intent(connection: Connection, context: Context, action: StartRun, no
 
 
 def launch_intents(context: Context) -> None:
-    """Starts a worker for every intent that no engine has confirmed yet; on a full disk they wait."""
+    """Starts a worker for every intent that no engine has confirmed; without room or an engine they wait."""
     with context.database.read() as connection:
         waiting = runs.intents(connection)
-    if not waiting:
-        return
     if context.watch.is_short:
-        _put_off(context, waiting)
+        put_off(context, waiting)
         return
-    for attempt in waiting:
+    for attempt in due(context, waiting):
         try:
             launch(context, attempt)
         except Exception as error:  # one attempt that cannot be launched must not hold up the others
             with guarded(context, f"attempt {attempt.key}"):
                 _park(context, attempt, error)
-
-
-def _put_off(context: Context, waiting: Sequence[AttemptRecord]) -> None:
-    """Their leases do not run out meanwhile."""
-    now = context.clock()
-    due = [a.id for a in waiting if a.lease_expires_at < now + context.limits.lease / 2]
-    if due:
-        with context.database.write() as connection:
-            runs.put_off(connection, due, now + context.limits.lease, now)
 
 
 def launch(context: Context, attempt: AttemptRecord) -> None:
@@ -135,10 +124,14 @@ def _give_up(context: Context, attempt: AttemptRecord) -> None:
 
 
 def _refused(context: Context, attempt: AttemptRecord, error: EngineError | OSError) -> None:
-    """A passing fault is tried again at the next tick, until the lease is over."""
-    passing = isinstance(error, EngineError) and (error.transient or error.ambiguous)
-    if not passing or context.clock() >= attempt.lease_expires_at:
+    """Only a lasting refusal says something of the attempt. Whatever else stands in the way will pass.
+
+    A start that may have been carried out waits, too: the same key finds its worker.
+    """
+    if isinstance(error, EngineError) and not (error.transient or error.ambiguous):
         _end_unstarted(context, attempt, str(error))
+    else:
+        wait(context, attempt, error)
 
 
 def _park(context: Context, attempt: AttemptRecord, error: Exception) -> None:

@@ -1,8 +1,11 @@
 """What breaks, and what the rows say afterwards."""
 
+import errno
 import math
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,12 @@ from worlds import Worker, World, check, falling
 
 from orchestrator.domain.errors import Conflict, StaleEpoch
 from orchestrator.domain.ids import number_of
+from orchestrator.engines.base import EngineError, Handle, WorkerSpec
 from orchestrator.protocol.exit import ExitCode, ExitRecord
 from orchestrator.protocol.kind import ConfigFacts
 from orchestrator.protocol.report import Answer, DirectiveKind, Phase, Report
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.services import override
+from orchestrator.services import launch, override
 from orchestrator.services.ingest import authorize, ingest
 from orchestrator.services.query import get_experiment, list_attempts, list_decisions, list_events, list_runs
 from orchestrator.services.reconcile import tick
@@ -308,6 +312,58 @@ def test_an_engine_that_is_away_for_a_moment_delays_the_start(world: World) -> N
     world.machine.submit_failures = [False, False]
     experiment = world.submit()
     assert world.run_to_end(experiment) == "succeeded"
+
+
+def waited(world: World, experiment: int) -> list[str]:
+    found = list_events(world.context, experiment, after=0, limit=500).items
+    return [event.text for event in found if event.kind == "outage"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_a_home_that_takes_no_files_for_an_hour_fails_no_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """No inodes, a quota, a file system that went read-only: the bytes that are free do not tell."""
+    experiment, tries = world.submit(), count(1)
+
+    def refused(file: Path, text: str) -> None:
+        next(tries)
+        raise OSError(number, os.strerror(number), str(file))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(launch, "_write_private", refused)
+        world.hang(3600)
+    assert next(tries) < 2 * 80  # of two attempts: once a minute, after the first few
+    assert {run.status for run in runs_of(world, experiment).values()} == {"starting", "pending"}
+    (said,) = waited(world, experiment)
+    assert os.strerror(number) in said
+    world.hang(60)
+    assert len(world.machine.workers) == 2
+    assert world.run_to_end(experiment) == "succeeded"
+    assert {key.rpartition("-")[2] for key in list(world.workers)[:4]} == {"1"}
+
+
+def test_an_engine_that_is_away_for_hours_fails_no_run(world: World) -> None:
+    experiment = world.submit()
+    world.machine.is_unreachable = True
+    world.hang(7200)
+    assert {run.status for run in runs_of(world, experiment).values()} == {"starting", "pending"}
+    assert {run.attempts for run in runs_of(world, experiment).values()} == {0, 1}
+    assert len(waited(world, experiment)) == 1
+    world.machine.is_unreachable = False
+    assert world.run_to_end(experiment) == "succeeded"
+
+
+def test_a_lasting_refusal_ends_the_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(key: str, spec: WorkerSpec) -> Handle:
+        raise EngineError("no such partition", transient=False)
+
+    experiment = world.submit(stages=ALONE)
+    monkeypatch.setattr(world.context.engine, "submit", refuse)
+    world.hang(30)
+    run = runs_of(world, experiment)["base"]
+    assert (run.status, run.reason, run.attempts) == ("failed", "engine_error", 2)
+    assert "no such partition" in (run.detail or "")
 
 
 def test_reports_that_were_only_spooled_are_taken_in_before_the_attempt_is_buried(world: World) -> None:

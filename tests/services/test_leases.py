@@ -273,6 +273,47 @@ def test_a_database_that_was_away_ends_nobody(world: World, monkeypatch: pytest.
     assert not any(worker.signals for worker in world.machine.workers.values())
 
 
+def progress(world: World) -> set[timedelta]:
+    with world.database.read() as connection:
+        return {world.now - a.progress_at for a in runs.live_attempts(connection) if a.progress_at}
+
+
+def test_ticks_that_keep_failing_say_so_once_and_put_progress_off_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator.domain.errors import Busy
+    from orchestrator.services import reconcile
+
+    experiment = world.submit()
+    for _ in range(4):
+        world.turn()
+
+    def away(*_: object) -> None:
+        raise Busy("the database is away")
+
+    monkeypatch.setattr(reconcile, "reap", away)
+    for _ in range(20):
+        world.wait(10)
+        with pytest.raises(Busy):
+            tick(world.context)
+    assert len(events(world, experiment, "leases")) == 2  # as the service began, and now
+    assert progress(world) == {timedelta(seconds=180)}  # the first failed, and nobody was heard since
+    world.wait(100)  # the database is away altogether
+    with pytest.raises(Busy):
+        tick(world.context)
+    assert progress(world) == {timedelta(0)}
+    assert len(events(world, experiment, "leases")) == 2
+    monkeypatch.undo()
+    world.hang(20)
+    monkeypatch.setattr(reconcile, "reap", away)
+    for _ in range(3):
+        world.wait(10)
+        with pytest.raises(Busy):
+            tick(world.context)
+    assert len(events(world, experiment, "leases")) == 3  # another outage
+    assert not any(worker.signals for worker in world.machine.workers.values())
+
+
 def test_the_first_tick_of_a_service_gives_everybody_a_whole_lease(world: World) -> None:
     experiment = world.submit()
     for _ in range(4):
@@ -324,7 +365,7 @@ def test_an_engine_that_is_away_for_long_is_no_death_either(world: World) -> Non
 
 
 def test_a_key_that_another_worker_has_is_not_taken_over(world: World) -> None:
-    """The database was restored from a backup: the machine knows workers that no row knows of."""
+    """Submitted, an error answered, and the engine away for longer than the lease: it may be there."""
     world.machine.is_unreachable = True
     experiment = world.submit()
     tick(world.context)
@@ -365,22 +406,23 @@ def test_what_lies_where_an_attempt_has_not_been_is_not_its_own(world: World) ->
 
 
 def test_a_start_of_which_nothing_is_known_keeps_its_slots(world: World) -> None:
-    """Submitted, an error answered, and the engine away until the lease was over: the worker may be there."""
+    """Submitted, an error answered, and the engine away for longer than the lease: the worker may be there."""
     world.machine.submit_failures = [True]
     experiment = world.submit()
     tick(world.context)
     (key,) = [k for k in world.machine.starts if k.endswith("-1")][:1]
     world.machine.is_unreachable = True
-    world.hang(70)
+    world.hang(700)
     with world.database.read() as connection:
-        (unseen,) = [a for a in runs.unseen_ends(connection) if a.key == key]
+        (waiting,) = [a for a in runs.intents(connection) if a.key == key]
+        held, _ = runs.held_slots(connection)
+    assert waiting.lease_expires_at > world.now
+    assert held[waiting.run_id] == waiting.slots
     world.machine.is_unreachable = False
-    tick(world.context)
-    assert world.machine.workers[key].signals
-    world.hang(10)
-    with world.database.read() as connection:
-        assert unseen.id not in [a.id for a in runs.unseen_ends(connection)]
-    assert get_experiment(world.context, experiment).status == "running"
+    world.hang(70)
+    assert not world.machine.workers[key].signals[:-1]
+    assert world.machine.starts.count(key) == 1
+    assert world.run_to_end(experiment) == "succeeded"
 
 
 def test_a_late_worker_of_an_earlier_try_has_the_token_that_counts(world: World) -> None:
