@@ -30,18 +30,21 @@ from orchestrator.dashboard import pages
 from orchestrator.domain.errors import AssayError, Busy
 from orchestrator.domain.suggest import did_you_mean
 from orchestrator.engines.local import LocalEngine
+from orchestrator.engines.processes import boot_id
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.rules.criteria import CRITERIA
 from orchestrator.scheduler import Ticker
 from orchestrator.services.address import AddressFile
 from orchestrator.services.context import Context, Limits, Trainer
 from orchestrator.services.lead import Leadership, LeaderTick
+from orchestrator.services.place import home_id, host_id, settle_in
 from orchestrator.services.policies import record_shipped
 from orchestrator.services.reconcile import tick
 from orchestrator.settings import Settings, TrainerKind, unknown_variables
 from orchestrator.store.backup import FOLDER as BACKUPS
 from orchestrator.store.clock import DatabaseClock
 from orchestrator.store.database import Database, locked_file
+from orchestrator.store.leader import Place
 from orchestrator.store.opening import make_ready, open_database, sqlite_file
 
 LOCK_FILE = "service.lock"
@@ -60,6 +63,14 @@ def utc_now() -> datetime:
 def boot_seconds() -> float:
     """Seconds since the machine came up, those that it slept through too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def here(home: Path) -> Place:
+    """Where this service works. Raises `Busy` when the home's identity cannot be read."""
+    file = Path("/etc/machine-id")
+    machine = file.read_text() if file.is_file() else ""
+    identity = home_id(home, partial(secrets.token_hex, 16))
+    return Place(identity, str(home), host_id(machine, socket.gethostname(), boot_id()))
 
 
 def configs_folder() -> Path:
@@ -203,6 +214,8 @@ def serve(settings: Settings) -> None:
         if not is_shared:
             stack.enter_context(database.claim())
         make_ready(database, home / BACKUPS, utc_now)
+        if is_shared:
+            settle_in(database, here(home))
         address = settings.url or _url(bound)
         context = build_context(settings, database, address)
         stack.enter_context(closing(context.engine))
@@ -254,7 +267,7 @@ def _shared(settings: Settings, context: Context, file: AddressFile, address: st
     """The same for one of the services that share a PostgreSQL database: it ticks while it leads."""
     holder = f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}"
     lasts = timedelta(seconds=settings.leader_seconds)
-    leadership = Leadership(context.database, holder, address, lasts, boot_seconds)
+    leadership = Leadership(context.database, holder, address, lasts, boot_seconds, here(context.home))
     leading = LeaderTick(context, leadership, tick, file.keep)
     clock = context.clock
     measure = clock.measure if isinstance(clock, DatabaseClock) else lambda: None

@@ -10,6 +10,7 @@ from pathlib import Path
 from orchestrator.bootstrap import LOCK_FILE, said, utc_now
 from orchestrator.domain.errors import Busy, Missing
 from orchestrator.settings import Settings
+from orchestrator.store import leader
 from orchestrator.store.backup import FOLDER as BACKUPS
 from orchestrator.store.backup import back_up, default_name
 from orchestrator.store.database import Database, locked_file
@@ -49,6 +50,20 @@ def back_up_now(settings: Settings, out: Path | None) -> None:
     target = out or settings.home.resolve() / BACKUPS / default_name(utc_now(), revision)
     size = back_up(file, target)
     _say(f"{target} ({size} bytes, revision {revision}, checked)")
+
+
+def move(settings: Settings) -> None:
+    """Lets another home or machine work with a PostgreSQL database. Raises `Busy` while a service leads.
+
+    Attempts that were live are found lost there: whoever asks has seen their workers end.
+    """
+    if sqlite_file(settings.resolved_database_url) is not None:
+        raise Busy("a SQLite database goes with its home: move the folder")
+    with closing(_open(settings)) as database, database.beside() as connection:
+        is_free = leader.move_out(connection)
+    if not is_free:
+        raise Busy("a service leads: end every service of this database and their workers first")
+    _say("the next service decides which home and machine this database works with")
 
 
 def check(settings: Settings) -> None:
@@ -96,6 +111,7 @@ def _parsed() -> Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("upgrade")
     commands.add_parser("check")
+    commands.add_parser("move")
     commands.add_parser("backup").add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -103,7 +119,7 @@ def _parsed() -> Namespace:
 def main() -> int:
     """The exit code: 0 done, 1 when it could not be or something is wrong, 2 for bad settings or usage."""
     arguments = _parsed()
-    work = {"upgrade": upgrade, "check": check}
+    work = {"upgrade": upgrade, "check": check, "move": move}
     if arguments.command == "backup":
         return said(partial(back_up_now, out=arguments.out))
     return said(work[arguments.command])

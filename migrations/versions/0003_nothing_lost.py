@@ -34,5 +34,8 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(length=100), nullable=False),
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("expires_at", time, nullable=False),
+        sa.Column("home_id", sa.String(length=32), nullable=True),
+        sa.Column("home_path", sa.Text(), nullable=True),
+        sa.Column("host", sa.String(length=200), nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leaders")),
     )

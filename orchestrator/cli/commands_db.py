@@ -35,6 +35,12 @@ def check(home: Home = None) -> None:
     _run(home, "check")
 
 
+@app.command()
+def move(home: Home = None) -> None:
+    """Let another home or machine serve a PostgreSQL database, once nothing works with it."""
+    _run(home, "move")
+
+
 def _run(home: Path | None, *arguments: str) -> None:
     if home is not None:
         os.environ["ASSAY_HOME"] = str(home.absolute())

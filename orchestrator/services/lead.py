@@ -13,10 +13,11 @@ from sqlalchemy import Connection
 
 from orchestrator.domain.errors import Busy, NotLeading
 from orchestrator.engines.guarded import GuardedEngine
+from orchestrator.services import place as places
 from orchestrator.services.context import Context, Watch
 from orchestrator.store import leader
 from orchestrator.store.database import Database
-from orchestrator.store.leader import Lead
+from orchestrator.store.leader import Lead, Place
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,21 @@ class Leadership:
     """
 
     def __init__(
-        self, database: Database, holder: str, address: str, lasts: timedelta, elapsed: Callable[[], float]
+        self,
+        database: Database,
+        holder: str,
+        address: str,
+        lasts: timedelta,
+        elapsed: Callable[[], float],
+        place: Place,
     ) -> None:
         self._database = database
         self._holder = holder
         self._address = address
         self._lasts = lasts
         self._elapsed = elapsed
+        self._place = place
+        self._refusal: str | None = None
         self._renewed = 0.0
         self.lead: Lead | None = None
         """The lead as this service last knew it."""
@@ -86,8 +95,16 @@ class Leadership:
             self._lose()
             found = leader.read(connection)
             if found is None or not found.is_live:
-                taken = leader.take(connection, self._holder, self._address, self._lasts)
+                self._heed(places.refusal(connection, found, self._place))
+                if self._refusal is None:
+                    taken = leader.take(connection, self._holder, self._address, self._lasts, self._place)
         self.lead = taken  # committed by now
+
+    def _heed(self, refusal: str | None) -> None:
+        """What forbids the lead is logged once."""
+        if refusal not in (None, self._refusal):
+            log.error("this service does not lead: %s", refusal)
+        self._refusal = refusal
 
     def _lose(self) -> None:
         if self.lead is not None:

@@ -304,6 +304,9 @@ leaders = Table(
     Column("holder", String(100), nullable=False),
     Column("address", PlainText, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+    Column("home_id", String(32)),
+    Column("home_path", PlainText),
+    Column("host", String(200)),
 )
 
 events = Table(

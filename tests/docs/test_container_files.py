@@ -49,6 +49,7 @@ SCHEMA = {
                     "stop_grace_period": {"type": "string", "pattern": r"^\d+s$"},
                     "restart": {"enum": ["unless-stopped", "always", "on-failure", "no"]},
                     "depends_on": {"type": "object"},
+                    "hostname": {"type": "string"},
                     "environment": {"type": "object", "additionalProperties": {"type": "string"}},
                     "ports": TEXTS,
                     "volumes": TEXTS,

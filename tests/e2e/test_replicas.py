@@ -189,6 +189,29 @@ def test_leaders_that_are_paused_and_killed(pair: Pair) -> None:
     assert_told_once_and_right(pair, following, other)
 
 
+def test_a_service_with_another_home_does_not_start_on_the_database(pair: Pair, tmp_path: Path) -> None:
+    other = Replica("three", tmp_path / "other", pair.one.settings["ASSAY_DATABASE_URL"])
+    settings = {"ASSAY_HOME": str(other.home), "ASSAY_PORT": "0"} | other.settings
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.bootstrap"],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"works with the home {pair.home.resolve()}" in done.stderr
+    assert "Traceback" not in done.stderr
+    moved = [sys.executable, "-m", "orchestrator.upkeep", "move"]
+    refused = subprocess.run(
+        moved, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert refused.returncode == 1
+    assert "a service leads" in refused.stderr
+    assert pair.two.get("/v1/experiments")["items"] == []
+
+
 class Load(threading.Thread):
     """Posts the reports of one attempt, one after the other, each until it is acknowledged."""
 

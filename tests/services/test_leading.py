@@ -21,10 +21,12 @@ from orchestrator.services.query import list_decisions
 from orchestrator.services.reconcile import tick
 from orchestrator.store import leader
 from orchestrator.store.database import Database
+from orchestrator.store.leader import Place
 from orchestrator.store.tables import attempts, leaders
 
 BETTER = falling({"wide": -0.20, "wider": -0.10, "slow": 0.30})
 LONG = timedelta(minutes=10)
+HERE = Place("0" * 32, "/home", "machine boot")
 SHORT = [
     {"name": "screen", "steps": 20, "variants": {"base": {}, "wide": {"width": 8}, "slow": {"rate": 0.1}}},
     {"name": "long", "steps": 40, "promote": {"best": 1}},
@@ -56,14 +58,16 @@ class PausingLeadership(Leadership):
 class Replica:
     """One service of several on a world's database and machine."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, place: Place = HERE) -> None:
         self.elapsed = 0.0
         self.announced = 0
         self.ticked = 0
         self.before: Callable[[], None] = lambda: None
         self.database = Pausing(world.database.url)
         self.database.before = lambda: self.before()
-        self.leadership = PausingLeadership(self.database, name, f"http://{name}", LONG, lambda: self.elapsed)
+        self.leadership = PausingLeadership(
+            self.database, name, f"http://{name}", LONG, lambda: self.elapsed, place
+        )
         self.leadership.before = lambda: self.before()
         self.context = replace(world.boot(), database=self.database)
         self.tick = LeaderTick(self.context, self.leadership, self.counted, self.announce)

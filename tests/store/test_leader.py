@@ -11,16 +11,17 @@ from orchestrator.domain.errors import Busy
 from orchestrator.store import leader
 from orchestrator.store.clock import DatabaseClock
 from orchestrator.store.database import Database
-from orchestrator.store.leader import Lead
+from orchestrator.store.leader import Lead, Place
 from orchestrator.store.tables import leaders
 
+HERE = Place("0" * 32, "/home", "machine boot")
 LONG = timedelta(minutes=10)
 SOON = 20.0
 
 
 def take(database: Database, holder: str, lasts: timedelta = LONG) -> Lead | None:
     with database.beside() as connection:
-        return leader.take(connection, holder, f"http://{holder}", lasts)
+        return leader.take(connection, holder, f"http://{holder}", lasts, HERE)
 
 
 def renew(database: Database, lead: Lead) -> bool:
@@ -43,6 +44,23 @@ def test_the_first_takes_it_and_the_second_does_not(postgres: Database) -> None:
         found = leader.read(connection)
     assert found is not None
     assert (found.holder, found.epoch, found.address, found.is_live) == ("one", 1, "http://one", True)
+
+
+def test_the_database_is_at_home_where_the_first_came_from(postgres: Database) -> None:
+    other = Place("1" * 32, "/other", "machine boot")
+    with postgres.beside() as connection:
+        leader.settle_in(connection, HERE)
+        leader.settle_in(connection, other)
+        found = leader.read(connection)
+        assert found is not None
+        assert (found.home_id, found.home_path, found.epoch, found.is_live) == ("0" * 32, "/home", 0, False)
+        assert leader.take(connection, "two", "http://two", LONG, other) is None
+        assert leader.take(connection, "one", "http://one", LONG, HERE) == Lead("one", 1)
+        assert not leader.move_out(connection)
+    expire(postgres)
+    with postgres.beside() as connection:
+        assert leader.move_out(connection)
+        assert leader.take(connection, "two", "http://two", LONG, other) == Lead("two", 2)
 
 
 def test_after_its_lease_another_takes_it_under_a_new_epoch(postgres: Database) -> None:
