@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -47,7 +47,7 @@ def backfill(context: Context, attempt: AttemptRecord) -> None:
             _say(connection, context, attempt, f"{torn} torn lines in the spool were passed over")
 
 
-def _unacknowledged(directory: Path, acknowledged: int) -> Iterator[Report | None]:
+def _unacknowledged(directory: Path, acknowledged: int) -> Generator[Report | None, None, None]:
     """The reports above that sequence, in the file's order; None for a line that is no report.
 
     A disk that does not answer ends it.

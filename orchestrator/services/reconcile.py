@@ -13,7 +13,7 @@ from orchestrator.services.reap import reap
 from orchestrator.services.retention import retain
 from orchestrator.services.settle import settle
 from orchestrator.services.snapshot import load_snapshot
-from orchestrator.services.vigil import keep_vigil
+from orchestrator.services.vigil import keep_vigil, note_whole_tick
 
 
 def tick(context: Context) -> None:
@@ -27,6 +27,7 @@ def tick(context: Context) -> None:
         if is_passing(error):
             context.watch.looked = None
         raise
+    note_whole_tick(context)
 
 
 def _pass(context: Context) -> None:

@@ -27,23 +27,39 @@ def is_outdated(context: Context) -> bool:
 
 
 def keep_vigil(context: Context) -> None:
-    """Notes that the service looks now. If nobody can have been heard since it did, all begin anew."""
-    now = Look(context.clock(), context.monotonic())
-    why = unheard(context.watch.looked, now, context.limits.lease)
+    """Notes that the service looks now. If nobody can have been heard since it did, all begin anew.
+
+    While ticks keep failing each of them finds it so: it is said once, and progress is not put off again.
+    """
+    watch, now = context.watch, Look(context.clock(), context.monotonic())
+    why = unheard(watch.looked, now, context.limits.lease)
     if why is not None:
+        goes_on = watch.renewed is not None
+        is_gap = not goes_on or unheard(watch.renewed, now, context.limits.lease) is not None
         with context.database.write() as connection:
-            begin_anew(connection, now.wall, context.limits.lease, why)
-    context.watch.looked = now
+            renewed = _begin_anew(connection, now.wall, context.limits.lease, is_gap=is_gap)
+            if renewed and not goes_on:
+                _say(connection, now.wall, why)
+        watch.renewed = now
+    watch.looked = now
 
 
-def begin_anew(connection: Connection, now: datetime, lease: timedelta, why: str) -> None:
-    """Each live attempt has a whole lease and a whole deadline from now on; each experiment is told why.
+def note_whole_tick(context: Context) -> None:
+    """A tick has gone well to its end: the next pause is another one."""
+    context.watch.renewed = None
+
+
+def _begin_anew(connection: Connection, now: datetime, lease: timedelta, *, is_gap: bool) -> bool:
+    """Each live attempt has a whole lease from now on, and after a gap a whole deadline; False without any.
 
     Leases and back-offs that lie too far ahead, because the clock was set back, come nearer.
     """
     runs.hasten_retries(connection, now + LONGEST_DELAY)
-    if not runs.renew_leases(connection, now + lease, now):
-        return
+    return runs.renew_leases(connection, now + lease, now if is_gap else None) > 0
+
+
+def _say(connection: Connection, now: datetime, why: str) -> None:
+    """To each experiment with live workers."""
     live = runs.live_attempts(connection)
     owners = runs.runs_by_id(connection, [attempt.run_id for attempt in live])
     for experiment_id, count in Counter(run.experiment_id for run in owners.values()).items():

@@ -178,13 +178,15 @@ def note_exit_code(connection: Connection, id_: int, code: int) -> None:
     connection.execute(query.values(exit_code=code))
 
 
-def renew_leases(connection: Connection, expires_at: datetime, now: datetime) -> int:
-    """Every open attempt holds its lease until then, and its progress counts from now; how many there are.
+def renew_leases(connection: Connection, expires_at: datetime, now: datetime | None) -> int:
+    """Every open attempt holds its lease until then, and its progress counts from `now`, or from when it did
+    if that is None; how many there are.
 
     A lease that lay further ahead, before the clock was set back, is made shorter.
     """
     query = update(attempts).where(attempts.c.status.in_(LIVE))
-    return connection.execute(query.values(lease_expires_at=expires_at, progress_at=now)).rowcount
+    progress = {} if now is None else {"progress_at": now}
+    return connection.execute(query.values(lease_expires_at=expires_at, **progress)).rowcount
 
 
 def put_off(connection: Connection, ids: Sequence[int], expires_at: datetime, now: datetime) -> None:

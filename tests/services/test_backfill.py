@@ -11,7 +11,7 @@ from worlds import Worker, World
 from orchestrator.domain.errors import Busy
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.report import Phase, Point, Report
-from orchestrator.services import backfill
+from orchestrator.services import backfill, ingest
 from orchestrator.services.query import list_attempts, list_events
 from orchestrator.services.reconcile import tick
 from orchestrator.services.views import AttemptView
@@ -104,7 +104,7 @@ def test_a_long_spool_is_taken_in_by_slices_and_the_attempt_ends_after_the_last(
     """The database goes away after the first slice: the next tick goes on there."""
     monkeypatch.setattr(backfill, "AT_ONCE", 10)
     experiment, _, worker = left(world, 25, torn='{"epoch":1,"sequence":9')
-    taken, calls = backfill.take_in, []
+    taken, calls = ingest.take_in, []
 
     def away(*given: object) -> None:
         calls.append(given)

@@ -269,7 +269,7 @@ def test_a_spooled_report_that_raises_does_not_hold_up_the_end(
 def test_an_attempt_whose_end_raises_is_told_once_and_parked_after_a_lease(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    from orchestrator.services import ending, reap
+    from orchestrator.services import backfill, ending, reap
 
     experiment = world.submit()
     for _ in range(3):
@@ -277,12 +277,12 @@ def test_an_attempt_whose_end_raises_is_told_once_and_parked_after_a_lease(
     key, worker = worker_of(world)
     raised = count(1)
     bad = row_of(world, experiment).id
-    backfill, history = reap.backfill, ending.history_of
+    take_in, history = backfill.backfill, ending.history_of
 
     def broken_spool(context: Any, attempt: Any) -> None:
         if attempt.key == key:
             raise RuntimeError(f"a bug of its own, with another text each time: {next(raised)}")
-        backfill(context, attempt)
+        take_in(context, attempt)
 
     def broken_rule(run: Any, tried: Any) -> Any:
         if run.id == bad:
