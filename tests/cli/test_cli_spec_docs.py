@@ -11,7 +11,7 @@ from orchestrator.cli.files import read_spec
 from orchestrator.domain.expand import expand_variants
 from orchestrator.domain.levels import expand_levels
 from orchestrator.domain.spec import parse_spec
-from orchestrator.domain.spec_models import Budget, ExperimentSpec, Promote, Resources, StageSpec
+from orchestrator.domain.spec_models import Budget, ExperimentSpec, Promote, Resources, Retries, StageSpec
 from trainer.facts import check
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,10 @@ def spec_file(tmp_path: Path) -> Path:
 
 
 def test_every_field_has_its_row() -> None:
-    whole = set(ExperimentSpec.model_fields) - {"resources", "budget"}
+    whole = set(ExperimentSpec.model_fields) - {"resources", "budget", "retries"}
     whole |= {f"budget.{name}" for name in Budget.model_fields}
     whole |= {f"resources.{name}" for name in Resources.model_fields}
+    whole |= {f"retries.{name}" for name in Retries.model_fields}
     whole |= {f"stages[].{name}" for name in StageSpec.model_fields if name != "promote"}
     whole |= {f"stages[].promote.{name}" for name in Promote.model_fields}
     fields = DOC.partition("## Fields")[2].partition("## Overrides")[0]
