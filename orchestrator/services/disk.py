@@ -5,13 +5,17 @@ import logging
 from orchestrator.services.context import Context
 from orchestrator.services.vigil import tell_all
 
+ENOUGH_AGAIN = 1.1
+"""Times the least that must be free before a disk that was short is taken for good again: room wavers."""
+
 log = logging.getLogger(__name__)
 
 
 def watch_disk(context: Context) -> None:
     """Notes whether there is room, and tells every open experiment when that changes."""
     free, least = _free(context), context.limits.min_free_bytes
-    is_short = free is None or free < least
+    wanted = least * ENOUGH_AGAIN if context.watch.is_short else least
+    is_short = free is None or free < wanted
     if is_short == context.watch.is_short:
         return
     context.watch.is_short = is_short

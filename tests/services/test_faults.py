@@ -314,6 +314,26 @@ def test_an_engine_that_is_away_for_a_moment_delays_the_start(world: World) -> N
     assert world.run_to_end(experiment) == "succeeded"
 
 
+def test_free_room_that_wavers_around_the_limit_is_said_once(world: World) -> None:
+    experiment, least = world.submit(), world.context.limits.min_free_bytes
+    for part in (0.99, 1.01, 0.98, 1.09, 1.0):
+        world.free_bytes = int(least * part)
+        world.turn()
+    assert not world.machine.starts
+    world.free_bytes = int(least * 1.11)
+    world.turn()
+    world.free_bytes = int(least * 1.01)
+    world.turn()
+    said = [
+        e.text for e in list_events(world.context, experiment, after=0, limit=99).items if e.kind == "disk"
+    ]
+    assert [text.rpartition(": ")[2] for text in said] == [
+        "no worker is started",
+        "workers are started again",
+    ]
+    assert world.run_to_end(experiment) == "succeeded"
+
+
 def waited(world: World, experiment: int) -> list[str]:
     found = list_events(world.context, experiment, after=0, limit=500).items
     return [event.text for event in found if event.kind == "outage"]
