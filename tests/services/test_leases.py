@@ -18,7 +18,7 @@ from orchestrator.engines.local import LocalEngine
 from orchestrator.engines.processes import boot_id
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.report import Heartbeat, Phase
-from orchestrator.services import reap
+from orchestrator.services import reap as reaping
 from orchestrator.services.context import Limits, Trainer
 from orchestrator.services.ingest import heartbeat
 from orchestrator.services.query import get_experiment, list_attempts, list_events, list_runs
@@ -218,7 +218,7 @@ def test_a_burial_that_takes_long_condemns_nobody_else(
     def slow(*_: object) -> None:
         world.wait(seconds)
 
-    monkeypatch.setattr(reap, "backfill", slow)
+    monkeypatch.setattr(reaping, "backfill", slow)
     tick(world.context)
     assert attempts(world, worker)[0].status == "ended"
     assert not world.machine.workers[other].signals
@@ -247,7 +247,7 @@ def test_a_clock_that_is_set_back_within_a_tick_condemns_nobody(
         step_back(world)
         beat(world, heard)
 
-    monkeypatch.setattr(reap, "backfill", step)
+    monkeypatch.setattr(reaping, "backfill", step)
     tick(world.context)
     assert attempts(world, worker)[0].status == "ended"
     assert not world.machine.workers[other].signals
