@@ -11,6 +11,7 @@ import worlds
 from worlds import Worker, World
 
 from orchestrator.domain.ids import number_of
+from orchestrator.engines.base import EngineError, Handle, WorkerSpec
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.services import settle
@@ -311,14 +312,17 @@ def test_an_attempt_whose_end_raises_is_told_once_and_parked_after_a_lease(
         assert not [a for a in runs.unseen_ends(connection) if a.key == key]  # its slots are free again
 
 
-def test_nobody_is_woken_before_the_commit(world: World) -> None:
+def test_nobody_is_woken_before_the_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
+
+    def refuse(key: str, spec: WorkerSpec) -> Handle:
+        raise EngineError("no such partition", transient=False)
 
     def look() -> None:
         with world.database.read() as connection:
             seen.append(all(a.reason for a in runs.attempts_of(connection, 1)))
 
-    world.machine.submit_failures = [False] * 100
+    monkeypatch.setattr(world.context.engine, "submit", refuse)
     world.submit()
     world.context = replace(world.context, wake=look)
     world.hang(100)
