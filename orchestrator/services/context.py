@@ -62,6 +62,8 @@ class Watch:
 
     looked: Look | None = None
     """When the tick before looked at its workers; None: nobody could be heard since."""
+    unsettled_until: float = 0.0
+    """Until when other services may go by an old clock, by the monotonic clock."""
     swept: float | None = None
     """When orphans were last looked for, by the monotonic clock."""
     retained: float | None = None

@@ -152,13 +152,16 @@ def move_run(connection: Connection, run: RunRecord, changes: dict[str, Any]) ->
 def alive(context: Context, found: Standing, phase: Phase, step: int, now: datetime) -> AttemptRecord:
     """The attempt with its lease renewed. It has come further if its step rose, its phase is another, or its
     run waits at a gate; the same step once more is a sign of life and none of progress. A worker at a gate
-    that its run has not reached waits in vain: its evaluation there was never taken in."""
+    that its run has not reached waits in vain: its evaluation there was never taken in.
+
+    Nothing is taken back: the service that hears it may have a clock that lags behind the leader's.
+    """
     attempt, waits = found.attempt, phase is Phase.AT_GATE and found.run.status is RunStatus.AT_GATE
     further = step > attempt.step or phase != attempt.phase or waits
     return replace(
         attempt,
         step=max(step, attempt.step),
         phase=phase.value,
-        progress_at=now if further else attempt.progress_at,
-        lease_expires_at=now + context.limits.lease,
+        progress_at=max(attempt.progress_at or now, now) if further else attempt.progress_at,
+        lease_expires_at=max(attempt.lease_expires_at, now + context.limits.lease),
     )

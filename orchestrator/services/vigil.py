@@ -9,6 +9,10 @@ from orchestrator.rules.leases import Look, unheard
 from orchestrator.rules.retry import LONGEST_DELAY
 from orchestrator.services.context import Context
 from orchestrator.store import experiments, journal, runs
+from orchestrator.store.clock import MEASURE_EVERY
+
+SETTLES_SECONDS = 2 * MEASURE_EVERY
+"""So long after a pause or a clock step every service has looked at the database's clock again."""
 
 
 def judged_at(context: Context) -> datetime:
@@ -34,6 +38,7 @@ def keep_vigil(context: Context) -> None:
     watch, now = context.watch, Look(context.clock(), context.monotonic())
     why = unheard(watch.looked, now, context.limits.lease)
     if why is not None:
+        watch.unsettled_until = now.monotonic + SETTLES_SECONDS
         goes_on = watch.renewed is not None
         is_gap = not goes_on or unheard(watch.renewed, now, context.limits.lease) is not None
         with context.database.write() as connection:
@@ -41,7 +46,19 @@ def keep_vigil(context: Context) -> None:
             if renewed and not goes_on:
                 _say(connection, now.wall, why)
         watch.renewed = now
+    elif _is_lagging(context, now):
+        with context.database.write() as connection:
+            _begin_anew(connection, now.wall, context.limits.lease, is_gap=True)
     watch.looked = now
+
+
+def _is_lagging(context: Context, now: Look) -> bool:
+    """Whether another service may still go by the time before a clock step: the leases of those that it hears
+    meanwhile are too short or too long."""
+    if context.database.is_sqlite or now.monotonic >= context.watch.unsettled_until:
+        return False
+    with context.database.read() as connection:
+        return bool(runs.live_attempts(connection))
 
 
 def note_whole_tick(context: Context) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from orchestrator.store.database import Database
 
-_MEASURE_EVERY = 5.0
+MEASURE_EVERY = 5.0
 """Seconds between two looks."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ class DatabaseClock:
     def measure(self) -> None:
         """Looks at the database's clock again, if it is time to. Raises what a database that is away does."""
         with self._lock:
-            if self._elapsed() - self._measured_at < _MEASURE_EVERY:
+            if self._elapsed() - self._measured_at < MEASURE_EVERY:
                 return
             at, offset, doubt = self._look()
             self._measured_at = at

@@ -22,6 +22,7 @@ from orchestrator.services import reap as reaping
 from orchestrator.services.context import Limits, Trainer
 from orchestrator.services.ingest import heartbeat
 from orchestrator.services.query import get_experiment, list_attempts, list_events, list_runs
+from orchestrator.services.reap import reap
 from orchestrator.services.reconcile import tick
 from orchestrator.services.views import AttemptView
 from orchestrator.store import runs
@@ -180,6 +181,34 @@ def test_a_clock_step_or_a_suspend_ends_nobody(world: World, disturb: Callable[[
     assert len(events(world, experiment, "leases")) == 1
     world.hang(30)
     assert all(worker.signals for worker in world.machine.workers.values())
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_worker_heard_by_a_service_that_lags_behind_a_clock_step_lives_on(
+    postgres: Database, tmp_path: Path, hours: int
+) -> None:
+    world = World(postgres, tmp_path / "home", slots=4)
+    world.submit()
+    for _ in range(3):
+        world.turn()
+    behind = timedelta(hours=hours)
+    lagging = replace(world.context, clock=lambda: world.now - behind)
+    world.now += behind
+    for _ in range(7):
+        tick(world.context)
+        world.wait(1)
+        for worker in world.workers.values():  # its phase is another, and that is progress
+            worker.ask(lagging)
+        reap(world.context)
+    for _ in range(6):  # the other has looked at the clock by now
+        tick(world.context)
+        world.wait(1)
+        for worker in world.workers.values():
+            worker.ask(world.context)
+    assert [a.status for w in world.workers.values() for a in attempts(world, w)] == ["launched"] * 4
+    with postgres.read() as connection:
+        leases = {a.lease_expires_at - world.now for a in runs.live_attempts(connection)}
+    assert leases == {timedelta(seconds=60)}  # nor is any too long
 
 
 def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(world: World) -> None:
@@ -365,7 +394,7 @@ def test_an_engine_that_is_away_for_long_is_no_death_either(world: World) -> Non
 
 
 def test_a_key_that_another_worker_has_is_not_taken_over(world: World) -> None:
-    """Submitted, an error answered, and the engine away for longer than the lease: it may be there."""
+    """The database was restored from a backup: the machine knows workers that no row knows of."""
     world.machine.is_unreachable = True
     experiment = world.submit()
     tick(world.context)
@@ -420,7 +449,7 @@ def test_a_start_of_which_nothing_is_known_keeps_its_slots(world: World) -> None
     assert held[waiting.run_id] == waiting.slots
     world.machine.is_unreachable = False
     world.hang(70)
-    assert not world.machine.workers[key].signals[:-1]
+    assert not world.machine.workers[key].signals
     assert world.machine.starts.count(key) == 1
     assert world.run_to_end(experiment) == "succeeded"
 
