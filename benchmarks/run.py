@@ -1,6 +1,6 @@
 """`make bench`: every benchmark of the service, one line a figure. Limits stand beside the figures."""
 
-from benchmarks import backtest, decision, gate, imports, ingest, preview, reporting, rest
+from benchmarks import backtest, decision, gate, imports, ingest, preview, reporting, rest, ticking
 
 
 def main() -> None:
@@ -8,6 +8,7 @@ def main() -> None:
         rest.command_line_import,
         rest.at_rest,
         ingest.rates,
+        ticking.figures,
         preview.plan,
         imports.live_log,
         decision.ours,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from real_service import SPEC
 from sqlalchemy import Connection, Table, func, insert, select, update
 
 from benchmarks.rigs import REPEATS, context_for
+from orchestrator.bootstrap import utc_now
 from orchestrator.engines import processes
 from orchestrator.engines.claims import Claims
 from orchestrator.engines.local import LocalEngine
@@ -30,12 +32,12 @@ from orchestrator.services.submit import submit
 from orchestrator.store import runs
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import upgrade
-from orchestrator.store.tables import attempts, experiments, stages, variants
+from orchestrator.store.tables import experiments, stages, variants
 from orchestrator.store.tables import runs as runs_table
 from trainer.facts import check
 
 RUNNING, FINISHED, EACH = 1_000, 10_000, 20
-NOW = datetime.now(UTC)
+NOW = utc_now()
 
 
 def figures() -> dict[str, str]:
@@ -171,7 +173,7 @@ def _restart(home: Path) -> float:
         while not _is_ready(home):
             if service.poll() is not None or time.perf_counter() - began > 60:
                 raise RuntimeError((home / "log").read_text())
-            time.sleep(0.02)
+            Event().wait(0.02)
         return time.perf_counter() - began
     finally:
         service.terminate()
