@@ -22,6 +22,7 @@ from orchestrator.services.doctor_findings import (
     Finding,
     MakePrivate,
     MarkDamaged,
+    MarkSound,
     Patient,
     RemoveFile,
     Repair,
@@ -83,7 +84,10 @@ def _do(patient: Patient, repair: Repair) -> bool:
     if isinstance(repair, MarkDamaged):
         with patient.database.write() as connection:
             return checkpoints.mark_damaged(connection, [repair.run_id], repair.path, repair.problem)
-    if isinstance(repair, RemoveFile):
+    if isinstance(repair, MarkSound):
+        with patient.database.write() as connection:
+            checkpoints.mark_sound(connection, repair.checkpoint_id)
+    elif isinstance(repair, RemoveFile):
         repair.path.unlink()
     elif isinstance(repair, MakePrivate):
         repair.path.chmod(0o600)

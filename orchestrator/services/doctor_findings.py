@@ -41,7 +41,12 @@ class MarkDamaged:
     problem: str
 
 
-Repair = RemoveFolder | RemoveFile | MakePrivate | MarkDamaged
+@dataclass(frozen=True)
+class MarkSound:
+    checkpoint_id: int
+
+
+Repair = RemoveFolder | RemoveFile | MakePrivate | MarkDamaged | MarkSound
 """What may be done without a person: nothing that anybody made is lost by it."""
 
 

@@ -47,6 +47,11 @@ def mark_damaged(connection: Connection, run_ids: Sequence[int], path: str, prob
     return connection.execute(query.where(checkpoints.c.damage.is_(None)).values(damage=problem)).rowcount > 0
 
 
+def mark_sound(connection: Connection, checkpoint_id: int) -> None:
+    """Takes back that a checkpoint is damaged."""
+    connection.execute(update(checkpoints).where(checkpoints.c.id == checkpoint_id).values(damage=None))
+
+
 def linked_to(connection: Connection, run_ids: Collection[int]) -> dict[int, list[RunRecord]]:
     """Of each of these runs, those that took it over, directly or through others; without any: left out."""
     found: dict[int, list[RunRecord]] = {}

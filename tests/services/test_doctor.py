@@ -77,15 +77,12 @@ def test_a_home_in_order_is_healthy_while_workers_train_and_when_all_has_ended(w
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [("torn", "model.bin has 3 bytes, not 7"), ("flipped", "SHA-256"), ("missing", "is missing")],
+    [("torn", "model.bin has 3 bytes, not 7"), ("flipped", "SHA-256")],
 )
 def test_a_damaged_checkpoint_is_found_and_marked(damage: str, said: str, world: World) -> None:
     worker = trained(world)
     path = Path(worker.assignment.directory) / "checkpoints" / "step-00000060"
-    if damage == "missing":
-        shutil.rmtree(path)
-    else:
-        (path / "model.bin").write_bytes(b"ten" if damage == "torn" else b"tensorS")
+    (path / "model.bin").write_bytes(b"ten" if damage == "torn" else b"tensorS")
     (finding,) = found(world)
     assert (finding.severity, finding.area, finding.where) == (Severity.ERROR, "checkpoints", str(path))
     assert said in finding.what
@@ -95,6 +92,34 @@ def test_a_damaged_checkpoint_is_found_and_marked(damage: str, said: str, world:
     assert said in str(next(row.damage for row in rows(world) if row.path == str(path)))
     assert told(found(world)) == [("note", "checkpoints")]  # known from now on
     assert is_healthy(found(world))
+    write(path)  # as it was
+    assert told(found(world, quick=True)) == [("note", "checkpoints")]  # sizes alone prove nothing
+    assert told(found(world)) == [("warning", "checkpoints")]
+    assert is_healthy(mended(world))
+    assert found(world) == []
+    assert [row.damage for row in rows(world) if row.path == str(path)] == [None]
+
+
+def test_what_is_missing_is_said_and_never_marked(world: World, tmp_path: Path) -> None:
+    """Its disk may be away."""
+    worker = trained(world)
+    path = Path(worker.assignment.directory) / "checkpoints" / "step-00000060"
+    path.rename(tmp_path / "away")
+    (finding,) = mended(world)
+    assert (finding.severity, finding.where, finding.is_repaired) == (Severity.ERROR, str(path), False)
+    assert "is missing" in finding.what
+    assert "mount its disk" in finding.fix
+    assert {row.damage for row in rows(world)} == {None}
+    (tmp_path / "away").rename(path)
+    assert found(world) == []
+
+
+def test_what_a_trainer_keeps_elsewhere_is_its_own_affair(world: World) -> None:
+    trained(world)
+    with world.database.write() as connection:
+        connection.execute(update(table).values(path="s3://bucket/" + table.c.path))
+    assert mended(world) == []
+    assert {row.damage for row in rows(world)} == {None}
 
 
 def test_an_older_damaged_one_is_a_warning_and_one_that_its_worker_pruned_is_nothing(world: World) -> None:
