@@ -163,7 +163,9 @@ def _prepare(context: Context, attempt: AttemptRecord) -> WorkerSpec:
         runs.change_attempt(connection, attempt.id, token_hash=token_hash(token))
         assignment, argv = _assignment(connection, context, attempt, token)
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write_private(file, assignment.model_dump_json(indent=2))
+    written = _write_private(file, assignment.model_dump_json(indent=2), token)
+    with context.database.write():  # under the lead: who lost it meanwhile leaves the new leader's file alone
+        written.replace(file)
     command = tuple(part.replace("{assignment}", str(file)) for part in argv)
     return WorkerSpec(command, file.parent, tuple(attempt.slots), assignment.threads or 1)
 
@@ -178,13 +180,13 @@ def _written_token(file: Path, attempt: AttemptRecord) -> str | None:
     return told.token if told is not None and is_same else None
 
 
-def _write_private(file: Path, text: str) -> None:
-    """Atomically, readable by its owner alone: it holds the worker's token."""
-    temporary = file.with_suffix(".tmp")
+def _write_private(file: Path, text: str, token: str) -> Path:
+    """Beside the file, under a name of its own, readable by its owner alone: it holds the token."""
+    temporary = file.with_suffix(f".{token_hash(token).hex()[:12]}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
-    temporary.replace(file)
+    return temporary
 
 
 def _assignment(

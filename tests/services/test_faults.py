@@ -346,7 +346,7 @@ def test_a_home_that_takes_no_files_for_an_hour_fails_no_run(
     """No inodes, a quota, a file system that went read-only: the bytes that are free do not tell."""
     experiment, tries = world.submit(), count(1)
 
-    def refused(file: Path, text: str) -> None:
+    def refused(file: Path, text: str, token: str) -> Path:
         next(tries)
         raise OSError(number, os.strerror(number), str(file))
 

@@ -15,11 +15,13 @@ from worlds import World, falling
 from orchestrator.domain.errors import NotLeading
 from orchestrator.engines.base import Handle, WorkerSpec
 from orchestrator.engines.fake import FakeEngine
-from orchestrator.services.context import Context
+from orchestrator.protocol.assignment import Assignment
+from orchestrator.services import launch
+from orchestrator.services.context import Context, token_hash
 from orchestrator.services.lead import Leadership, LeaderTick
 from orchestrator.services.query import list_decisions
 from orchestrator.services.reconcile import tick
-from orchestrator.store import leader
+from orchestrator.store import leader, runs
 from orchestrator.store.database import Database
 from orchestrator.store.leader import Place
 from orchestrator.store.tables import attempts, leaders
@@ -235,6 +237,30 @@ def test_a_pause_between_the_look_and_the_submit_makes_no_second_worker(world: R
     assert row(world).holder == "two"
     every = [step for _, steps in steps_by_run(world, experiment) for step in steps]
     assert len(every) == 2 + 2 + 1
+
+
+def test_a_pause_before_the_assignment_is_in_its_place_leaves_the_new_leaders_there(
+    world: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.submit(stages=SHORT)
+    write, pauses = launch._write_private, [world.take_over]
+
+    def paused(file: Path, text: str, token: str) -> Path:
+        written = write(file, text, token)
+        if pauses:
+            pauses.pop()()
+        return written
+
+    monkeypatch.setattr(launch, "_write_private", paused)
+    world.turn()
+    assert (pauses, row(world).holder) == ([], "two")
+    with world.database.read() as connection:
+        rows = runs.live_attempts(connection)
+    assert len(world.workers) == len(rows) == 2
+    for attempt in rows:
+        told = Assignment.model_validate_json((Path(attempt.directory) / "assignment.json").read_bytes())
+        assert told.service is not None
+        assert token_hash(told.service.token) == attempt.token_hash
 
 
 def test_outside_a_tick_a_service_writes_though_it_does_not_lead(world: Replicas) -> None:
