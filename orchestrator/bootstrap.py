@@ -172,9 +172,15 @@ class Server(uvicorn.Server):
     """Stops at the first signal, once what it accepted is answered; at the second, or when that takes too
     long, it calls `left` and is gone."""
 
-    def __init__(self, config: uvicorn.Config, left: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], left: Callable[[], None]) -> None:
         super().__init__(config)
-        self._left = left
+        self._ready, self._left = ready, left
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Calls `ready` once it answers: a first tick with much to do would keep clients waiting."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready()
 
     def obey_signals(self) -> None:
         """From here on SIGTERM and SIGINT stop this server. An alarm ends what does not stop in time."""
@@ -244,9 +250,8 @@ def _run(settings: Settings, context: Context, bound: socket.socket, address: st
     app = build_app(settings, replace(context, wake=ticker.wake))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=8)
     log.info("serving on %s, data in %s", address, context.home)
-    server = Server(config, file.remove)
+    server = Server(config, ticker.start, file.remove)
     server.obey_signals()
-    ticker.start()
     try:
         server.run(sockets=[bound])
     finally:
