@@ -163,7 +163,7 @@ class Service:
         logger, written = logging.getLogger("orchestrator"), launch._write_private
         logger.addHandler(self.errors)
         logger.propagate = False
-        launch._write_private = self._write_private  # type: ignore[assignment]
+        launch._write_private = self._write_private
         self._written = written
         try:
             yield
@@ -172,12 +172,13 @@ class Service:
             logger.propagate = True
             logger.removeHandler(self.errors)
 
-    def _write_private(self, file: Path, text: str) -> None:
+    def _write_private(self, file: Path, text: str, token: str) -> Path:
         if self.may_fill_disk(file.parent) and self.plan.strikes(Fault.DISK_FULL_ASSIGNMENT):
             raise OSError(errno.ENOSPC, "No space left on device")
-        self._written(file, text)
+        written = self._written(file, text, token)
         if self.plan.strikes(Fault.CRASH_AFTER_ASSIGNMENT):
             raise Crash
+        return written
 
     def check_errors(self) -> None:
         """Raises `Violation` for an error that no fault explains."""
