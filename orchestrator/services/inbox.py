@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 from orchestrator.domain.errors import Busy, TooMany
 from orchestrator.protocol.report import Answer, Heartbeat, Report
 from orchestrator.services.context import Context, token_hash
-from orchestrator.services.ingest import Queue, authorize, calls_for_a_tick, handle
+from orchestrator.services.ingest import Batch, authorize, calls_for_a_tick, handle
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Messages in one transaction: a tick that wants to write waits for one such batch at most."""
-KNOWN_TOKENS = 10_000
+KNOWN = 10_000
+"""Tokens and names of metrics that are remembered; above it they are asked for again."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Inbox:
         self._closing = False
         self._writer: Thread | None = None
         self._tokens: dict[int, bytes] = {}
+        self._metric_ids: dict[str, int] = {}
 
     def knows(self, attempt_id: int, token: str) -> bool:
         """Whether this token was this attempt's when it was last asked for."""
@@ -50,7 +52,7 @@ class Inbox:
     def admit(self, attempt_id: int, token: str) -> None:
         """Asks the database for a token that is not known. Raises `NotAllowed`."""
         authorize(self._context, attempt_id, token)
-        if len(self._tokens) >= KNOWN_TOKENS:
+        if len(self._tokens) >= KNOWN:
             self._tokens.clear()
         self._tokens[attempt_id] = token_hash(token)
 
@@ -94,9 +96,7 @@ class Inbox:
 
     def _write(self, letters: Sequence[Letter]) -> None:
         try:
-            queue = Queue()
-            with self._context.database.write() as connection:
-                outcomes = [self._handle(connection, letter, queue) for letter in letters]
+            outcomes = self._commit(letters)
         except Exception as error:
             log.warning("%d messages of workers could not be written: %s", len(letters), error)
             for letter in letters:
@@ -111,7 +111,25 @@ class Inbox:
             else:
                 letter.answer.set_exception(outcome)
 
-    def _handle(self, connection: Connection, letter: Letter, queue: Queue) -> Answer | Exception:
+    def _commit(self, letters: Sequence[Letter]) -> Sequence[Answer | Exception]:
+        """What each is answered. Errors are rare and savepoints are not free: they are set only once a
+        message had an error, and all are taken anew."""
+        try:
+            with self._context.database.write() as connection:
+                batch = Batch(self._metric_ids if len(self._metric_ids) < KNOWN else {})
+                self._metric_ids = {}  # what this transaction adds is known once it is committed
+                answers = [self._handle(connection, letter, batch) for letter in letters]
+        except _Refused as refused:
+            return [refused.error] if len(letters) == 1 else self._commit_apart(letters)
+        self._metric_ids = batch.metric_ids
+        return answers
+
+    def _commit_apart(self, letters: Sequence[Letter]) -> Sequence[Answer | Exception]:
+        batch = Batch()
+        with self._context.database.write() as connection:
+            return [self._handle_apart(connection, letter, batch) for letter in letters]
+
+    def _handle_apart(self, connection: Connection, letter: Letter, batch: Batch) -> Answer | Exception:
         """The answer or the error of one, whose savepoint keeps it from the others.
 
         Raises when more than this one is lost: the connection, or the whole transaction, as SQLite does to
@@ -119,11 +137,26 @@ class Inbox:
         """
         connection.exec_driver_sql("SAVEPOINT letter")  # `begin_nested` compiles its statement each time
         try:
-            answer = handle(connection, self._context, letter.attempt_id, letter.message, letter.token, queue)
+            answer = self._handle(connection, letter, batch)
+        except _Refused as refused:
+            batch.metric_ids.clear()
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT letter")
+            return refused.error
+        connection.exec_driver_sql("RELEASE SAVEPOINT letter")
+        return answer
+
+    def _handle(self, connection: Connection, letter: Letter, batch: Batch) -> Answer:
+        """Raises `_Refused` for an error that the connection has survived."""
+        try:
+            return handle(connection, self._context, letter.attempt_id, letter.message, letter.token, batch)
         except Exception as error:
             if connection.invalidated:
                 raise
-            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT letter")
-            return error
-        connection.exec_driver_sql("RELEASE SAVEPOINT letter")
-        return answer
+            raise _Refused(error) from error
+
+
+class _Refused(Exception):
+    """One message has an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error

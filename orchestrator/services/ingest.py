@@ -54,9 +54,9 @@ def handle(
     attempt_id: int,
     message: Report | Heartbeat,
     token: bytes | None = None,
-    queue: "Queue | None" = None,
+    batch: "Batch | None" = None,
 ) -> Answer:
-    """`ingest` or `heartbeat` in a transaction that others share, as they share its `queue`.
+    """`ingest` or `heartbeat` in a transaction that others share, as they share its `batch`.
 
     With `token`, the hash of what the worker presented, it raises `NotAllowed` for another attempt's.
     """
@@ -64,13 +64,13 @@ def handle(
     found = need_standing(connection, attempt_id, sequence)
     if token is not None and token != found.attempt.token_hash:
         raise NotAllowed("this token is not the one of this attempt")
-    queue = queue or Queue()
+    batch = batch or Batch()
     if isinstance(message, Report):
-        queue.forget()
-        found = _take_in(connection, context, found, message)
+        batch.forget()
+        found = _take_in(connection, context, found, message, batch)
     else:
         found = _beat(connection, context, found, message)
-    return _answer(connection, context, found, queue)
+    return _answer(connection, context, found, batch)
 
 
 def calls_for_a_tick(message: Report | Heartbeat, answer: Answer) -> bool:
@@ -86,7 +86,7 @@ def take_in(connection: Connection, context: Context, attempt: AttemptRecord, re
     """
     found = need_standing(connection, attempt.id, report.sequence)
     if found.body_sha256 is None:
-        _take_in(connection, context, found, report)
+        _take_in(connection, context, found, report, Batch())
 
 
 def authorize(context: Context, attempt_id: int, token: str) -> None:
@@ -109,7 +109,9 @@ def _hash_before(report: Report) -> bytes | None:
     return hashlib.sha256(report.model_dump_json(exclude={"passed_over"}).encode()).digest()
 
 
-def _take_in(connection: Connection, context: Context, found: Standing, report: Report) -> Standing:
+def _take_in(
+    connection: Connection, context: Context, found: Standing, report: Report, batch: "Batch"
+) -> Standing:
     """How things stand once the report is stored. The order of arrival changes no decision.
 
     A report that comes before one of a lower sequence is stored with what it measured; its step, its exit
@@ -122,7 +124,7 @@ def _take_in(connection: Connection, context: Context, found: Standing, report: 
         return found
     _fence(found.attempt, found.run, report.epoch)
     now = context.clock()
-    effect = Effect.of(report, _write_rows(connection, context, found, report, now))
+    effect = Effect.of(report, _write_rows(connection, context, found, report, batch, now))
     attempt_id, is_next = found.attempt.id, report.sequence == found.attempt.acknowledged + 1
     reports.add_report(connection, attempt_id, report.sequence, digest, None if is_next else effect.held())
     if not is_next:
@@ -162,7 +164,7 @@ def _fence(attempt: AttemptRecord, run: RunRecord, epoch: int) -> None:
 
 
 def _write_rows(
-    connection: Connection, context: Context, found: Standing, report: Report, now: datetime
+    connection: Connection, context: Context, found: Standing, report: Report, batch: "Batch", now: datetime
 ) -> list[Evaluation]:
     """Stores what was measured, saved and said; the evaluations that are new."""
     attempt, run = found.attempt, found.run
@@ -170,7 +172,7 @@ def _write_rows(
     if report.resumed_from_step is not None and attempt.resumed_from_step is None:
         runs.change_attempt(connection, attempt.id, resumed_from_step=report.resumed_from_step)
         reports.supersede(connection, **owner, after_step=report.resumed_from_step)
-    new, refused = _measured(connection, owner, report, now)
+    new, refused = _measured(connection, owner, report, batch, now)
     for checkpoint in report.checkpoints:
         values = checkpoint.model_dump(exclude={"eval_loss"})
         runs.add_checkpoint(connection, **owner, **values, created_at=now)
@@ -186,7 +188,7 @@ def _write_rows(
 
 
 def _measured(
-    connection: Connection, owner: dict[str, int], report: Report, now: datetime
+    connection: Connection, owner: dict[str, int], report: Report, batch: "Batch", now: datetime
 ) -> tuple[list[Evaluation], list[str]]:
     """The evaluations that are new, and what contradicts the rows."""
     new, refused, sequence = [], list[str](), report.sequence
@@ -195,7 +197,7 @@ def _measured(
             if reports.add_evaluation(connection, **owner, evaluation=evaluation, sequence=sequence, now=now):
                 new.append(evaluation)
     with _first_stays(refused):
-        reports.add_points(connection, **owner, batch=report.points)
+        reports.add_points(connection, **owner, batch=report.points, ids=batch.metric_ids)
     return new, refused
 
 
@@ -208,11 +210,15 @@ def _first_stays(refused: list[str]) -> Iterator[None]:
         refused.append(error.detail)
 
 
-class Queue:
-    """Whether runs wait for the slots of workers at gates, looked at once for many heartbeats, which change
-    nothing of it: to look is to load every open experiment."""
+class Batch:
+    """What the messages of one transaction need to ask for only once.
 
-    def __init__(self) -> None:
+    Whether runs wait for the slots of workers at gates: many heartbeats change nothing of it, and to look is
+    to load every open experiment. And the ids of metrics, by name.
+    """
+
+    def __init__(self, metric_ids: dict[str, int] | None = None) -> None:
+        self.metric_ids = {} if metric_ids is None else metric_ids
         self._known: bool | None = None
 
     def forget(self) -> None:
@@ -230,14 +236,14 @@ class Queue:
         return must_yield(wanted=wanted_slots(snapshot), free=len(snapshot.free_slots))
 
 
-def _answer(connection: Connection, context: Context, found: Standing, queue: Queue) -> Answer:
+def _answer(connection: Connection, context: Context, found: Standing, batch: Batch) -> Answer:
     over = found.attempt.status is AttemptStatus.ENDED or found.attempt.epoch != found.run.epoch
-    directive = _directive(connection, context, found.run, queue, over=over)
+    directive = _directive(connection, context, found.run, batch, over=over)
     return Answer(acknowledged=found.attempt.acknowledged, directive=directive)
 
 
 def _directive(
-    connection: Connection, context: Context, run: RunRecord, queue: Queue, *, over: bool
+    connection: Connection, context: Context, run: RunRecord, batch: Batch, *, over: bool
 ) -> Directive:
     """What the worker does next: the run's row says it, and at a gate the slots do."""
     if over or run.status.is_terminal:
@@ -247,6 +253,6 @@ def _directive(
         return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its budget is short")
     if run.status is not RunStatus.AT_GATE:
         return Directive(kind=DirectiveKind.CONTINUE, target_step=run.target_step)
-    if queue.is_short(connection, context):
+    if batch.is_short(connection, context):
         return Directive(kind=DirectiveKind.YIELD, target_step=run.target_step, reason="its slot is needed")
     return Directive(kind=DirectiveKind.WAIT, target_step=run.target_step, reason="the gate is not decided")

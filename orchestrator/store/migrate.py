@@ -11,12 +11,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, ForeignKeyConstraint, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import SchemaItem
 
 from orchestrator.domain.errors import Busy
 from orchestrator.store.database import Database
-from orchestrator.store.tables import metadata
+from orchestrator.store.tables import metadata, points
 
 _UPGRADE = 0x617375  # the advisory lock of the process that upgrades a PostgreSQL database
 
@@ -113,6 +114,12 @@ def newest_revision() -> str | None:
 
 def differences(database: Database) -> list[object]:
     """What the tables in the code and the tables in the database do not agree on."""
+
+    def is_compared(item: SchemaItem, *_: object) -> bool:
+        of_points = isinstance(item, ForeignKeyConstraint) and item.table.name == points.name
+        return database.is_sqlite or not of_points
+
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        opts = {"compare_type": True, "include_object": is_compared}
+        context = MigrationContext.configure(connection, opts=opts)
         return list(compare_metadata(context, metadata))

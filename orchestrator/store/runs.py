@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Select, Update, bindparam, func, insert, select, update
 
 from orchestrator.domain.errors import IllegalTransition
 from orchestrator.domain.lifecycle import AttemptStatus, ExperimentStatus, RunStatus, move
@@ -88,9 +89,17 @@ def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
     """
     if "status" in values:
         values["status"] = move(run.status, values["status"])
-    query = update(runs).where(runs.c.id == run.id, runs.c.status == run.status).values(**values)
-    if connection.execute(query).rowcount != 1:
+    new = {f"new_{name}": value for name, value in values.items()}
+    query = _change(tuple(values))
+    if connection.execute(query, {"of_id": run.id, "of_status": run.status, **new}).rowcount != 1:
         raise IllegalTransition(f"run {run.id} is no longer {run.status}")
+
+
+@lru_cache(maxsize=256)
+def _change(names: tuple[str, ...]) -> Update:
+    """Built once for the same columns: each report changes its run."""
+    same = runs.c.id == bindparam("of_id"), runs.c.status == bindparam("of_status")
+    return update(runs).where(*same).values({name: bindparam(f"new_{name}") for name in names})
 
 
 def reopen_run(connection: Connection, run: RunRecord, **values: Any) -> None:

@@ -198,6 +198,8 @@ evaluations = Table(
 
 metrics = Table("metrics", metadata, _id(), Column("name", String(100), nullable=False, unique=True))
 
+# PostgreSQL checks a foreign key by a query for each row, which takes longer than to insert the row: it has
+# none here since 0003. Nothing ever deletes what these name.
 points = Table(
     "points",
     metadata,

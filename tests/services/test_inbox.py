@@ -19,6 +19,7 @@ from orchestrator.services import ingest
 from orchestrator.services.context import Context
 from orchestrator.services.inbox import Inbox
 from orchestrator.services.snapshot import load_snapshot
+from orchestrator.store import reports as store_reports
 from orchestrator.store import runs
 from orchestrator.store.database import Database
 from orchestrator.store.tables import points, reports
@@ -28,7 +29,7 @@ WAIT = 30
 
 
 class Gate:
-    """A database whose writers wait at a door, and whose commit can be made to fail."""
+    """A database whose writers wait at a door, whose commits are counted and can be made to fail."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,10 +41,10 @@ class Gate:
     def write(self) -> Iterator[Connection]:
         assert self.open.wait(WAIT)
         with self._database.write() as connection:
-            self.transactions += 1
             yield connection
             if self.fails:
                 raise OperationalError("COMMIT", {}, Exception("database or disk is full"))
+        self.transactions += 1
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -107,6 +108,38 @@ def test_one_bad_message_does_not_touch_the_others_of_its_batch(database: Databa
         attempt = runs.get_attempt(connection, address(four)[0])
     assert attempt is not None
     assert attempt.step == 7
+
+
+def test_what_an_undone_message_has_made_is_not_taken_for_there(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first makes a metric and then fails: its metric is gone again, whose id the others must not use."""
+    world, workers = world_of(database, tmp_path)
+    gate, context = gated(world)
+    inbox = Inbox(context)
+    failing, add_report = address(workers[0])[0], store_reports.add_report
+
+    def add(connection: Connection, attempt_id: int, *values: object) -> None:
+        if attempt_id == failing:
+            raise Conflict("on purpose")
+        add_report(connection, attempt_id, *values)  # type: ignore[arg-type]  # handed on as they are
+
+    monkeypatch.setattr(store_reports, "add_report", add)
+    fresh = (Point(step=1, name="fresh", value=3.0),)
+    together = [inbox.put(address(w)[0], report(w, points=fresh), address(w)[1]) for w in workers]
+    gate.open.set()
+    assert str(together[0].exception(WAIT)) == "on purpose"
+    assert [answer.result(WAIT).acknowledged for answer in together[1:]] == [2, 2, 2]
+    alone = inbox.put(failing, report(workers[0], points=fresh), address(workers[0])[1])
+    assert str(alone.exception(WAIT)) == "on purpose"
+    monkeypatch.undo()
+    later = inbox.put(failing, report(workers[0], points=fresh), address(workers[0])[1])
+    assert later.result(WAIT).acknowledged == 2
+    inbox.close()
+    with database.read() as connection:
+        for worker in workers:
+            run = number_of("run", worker.assignment.run_id)
+            assert store_reports.load_series(connection, run, "fresh") == [(1, 3.0)]
 
 
 def test_when_the_commit_fails_nobody_is_acknowledged_and_nothing_is_stored(
