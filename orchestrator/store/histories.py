@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
 from orchestrator.domain.curves import Curve
 from orchestrator.protocol.report import Evaluation, Identity
@@ -26,6 +26,32 @@ BROKEN = (
     "engine_error",
 )
 """Reasons of an attempt's end after which the next attempt is a restart, and not a planned resumption."""
+
+# Built once: putting a statement together costs more than SQLite takes to answer it.
+_RUN_IDS: BindParameter[int] = bindparam("run_ids", expanding=True)
+_LAUNCHES = (
+    select(
+        attempts.c.run_id,
+        attempts.c.id,
+        attempts.c.number,
+        attempts.c.reason,
+        attempts.c.resumed_from_step,
+        attempts.c.identity,
+    )
+    .where(attempts.c.run_id.in_(_RUN_IDS))
+    .order_by(attempts.c.run_id, attempts.c.number)
+)
+_EVALUATIONS = (
+    select(evaluations.c.run_id, evaluations.c.attempt_id, evaluations.c.step, evaluations.c.body)
+    .where(evaluations.c.run_id.in_(_RUN_IDS))
+    .order_by(evaluations.c.step, evaluations.c.attempt_id)
+)
+_TRAIN_LOSSES = (
+    select(points.c.run_id, points.c.attempt_id, points.c.step, points.c.value, points.c.kind)
+    .join(metrics, metrics.c.id == points.c.metric_id)
+    .where(points.c.run_id.in_(_RUN_IDS), metrics.c.name == TRAIN_LOSS)
+    .order_by(points.c.run_id, points.c.step, points.c.attempt_id)
+)
 
 
 @dataclass(frozen=True)
@@ -70,16 +96,8 @@ def load_curves(
 def _launches(
     connection: Connection, run_ids: Sequence[int], as_of: Mapping[int, int]
 ) -> dict[int, list[Launch]]:
-    query = select(
-        attempts.c.run_id,
-        attempts.c.id,
-        attempts.c.number,
-        attempts.c.reason,
-        attempts.c.resumed_from_step,
-        attempts.c.identity,
-    ).where(attempts.c.run_id.in_(run_ids))
     found: dict[int, list[Launch]] = {}
-    for row in connection.execute(query.order_by(attempts.c.run_id, attempts.c.number)):
+    for row in connection.execute(_LAUNCHES, {"run_ids": list(run_ids)}):
         if row.run_id not in as_of or row.number <= as_of[row.run_id]:
             found.setdefault(row.run_id, []).append(Launch(*row[1:]))
     return found
@@ -99,10 +117,8 @@ def _kept(launches: Sequence[Launch]) -> dict[int, float]:
 def _evaluations(
     connection: Connection, run_ids: Sequence[int], kept: Mapping[int, Mapping[int, float]]
 ) -> dict[int, dict[int, Evaluation]]:
-    query = select(evaluations.c.run_id, evaluations.c.attempt_id, evaluations.c.step, evaluations.c.body)
-    query = query.where(evaluations.c.run_id.in_(run_ids))
     found: dict[int, dict[int, Evaluation]] = {}
-    for row in connection.execute(query.order_by(evaluations.c.step, evaluations.c.attempt_id)):
+    for row in connection.execute(_EVALUATIONS, {"run_ids": list(run_ids)}):
         if row.step <= kept.get(row.run_id, {}).get(row.attempt_id, -1):
             found.setdefault(row.run_id, {})[row.step] = Evaluation.model_validate(row.body)
     return found
@@ -111,11 +127,8 @@ def _evaluations(
 def _train_losses(
     connection: Connection, run_ids: Sequence[int], kept: Mapping[int, Mapping[int, float]]
 ) -> dict[int, dict[int, float]]:
-    query = select(points.c.run_id, points.c.attempt_id, points.c.step, points.c.value, points.c.kind)
-    query = query.join(metrics, metrics.c.id == points.c.metric_id)
-    query = query.where(points.c.run_id.in_(run_ids), metrics.c.name == TRAIN_LOSS)
     found: dict[int, dict[int, float]] = {}
-    for row in connection.execute(query.order_by(points.c.run_id, points.c.step, points.c.attempt_id)):
+    for row in connection.execute(_TRAIN_LOSSES, {"run_ids": list(run_ids)}):
         if row.step <= kept.get(row.run_id, {}).get(row.attempt_id, -1):
             found.setdefault(row.run_id, {})[row.step] = join_number(row.value, row.kind)
     return found

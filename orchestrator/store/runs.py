@@ -25,6 +25,7 @@ def _runs() -> Select[Any]:
 # Built once: putting a statement together costs more than SQLite takes to answer it.
 _RUN = _runs().where(runs.c.id == bindparam("id"))
 _RUNS_OF = _runs().where(runs.c.experiment_id.in_(bindparam("ids", expanding=True))).order_by(runs.c.id)
+_RUNS_BY_ID = _runs().where(runs.c.id.in_(bindparam("ids", expanding=True)))
 _ATTEMPT = select(attempts).where(attempts.c.id == bindparam("id"))
 _ATTEMPTS_OF = select(attempts).where(attempts.c.run_id == bindparam("run_id")).order_by(attempts.c.number)
 LIVE = tuple(status for status in AttemptStatus if status is not AttemptStatus.ENDED)
@@ -53,6 +54,9 @@ _CANCELLED = (
     .join(attempts, attempts.c.run_id == runs.c.id)
     .where(attempts.c.status.in_(LIVE), runs.c.status == RunStatus.CANCELLED)
 )
+_CHECKPOINT_AT = select(checkpoints.c.id).where(
+    checkpoints.c.attempt_id == bindparam("of_attempt"), checkpoints.c.step == bindparam("of_step")
+)
 _PENDING = (
     select(runs.c.id)
     .join(experiments, experiments.c.id == runs.c.experiment_id)
@@ -79,7 +83,7 @@ def runs_of(connection: Connection, experiment_ids: Sequence[int]) -> list[RunRe
 
 def runs_by_id(connection: Connection, ids: Sequence[int]) -> dict[int, RunRecord]:
     """Those of these runs that there are."""
-    return {run.id: run for run in fetch(connection, _runs().where(runs.c.id.in_(ids)), RunRecord)}
+    return {run.id: run for run in fetch(connection, _RUNS_BY_ID, RunRecord, ids=list(ids))}
 
 
 def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
@@ -90,16 +94,22 @@ def change_run(connection: Connection, run: RunRecord, **values: Any) -> None:
     if "status" in values:
         values["status"] = move(run.status, values["status"])
     new = {f"new_{name}": value for name, value in values.items()}
-    query = _change(tuple(values))
+    query = _change_run(tuple(values))
     if connection.execute(query, {"of_id": run.id, "of_status": run.status, **new}).rowcount != 1:
         raise IllegalTransition(f"run {run.id} is no longer {run.status}")
 
 
 @lru_cache(maxsize=256)
-def _change(names: tuple[str, ...]) -> Update:
+def _change_run(names: tuple[str, ...]) -> Update:
     """Built once for the same columns: each report changes its run."""
     same = runs.c.id == bindparam("of_id"), runs.c.status == bindparam("of_status")
     return update(runs).where(*same).values({name: bindparam(f"new_{name}") for name in names})
+
+
+@lru_cache(maxsize=256)
+def _change_attempt(names: tuple[str, ...]) -> Update:
+    open_ = attempts.c.id == bindparam("of_id"), attempts.c.status != AttemptStatus.ENDED
+    return update(attempts).where(*open_).values({name: bindparam(f"new_{name}") for name in names})
 
 
 def reopen_run(connection: Connection, run: RunRecord, **values: Any) -> None:
@@ -172,8 +182,8 @@ def count_ends(connection: Connection, run_id: int, reason: str) -> int:
 
 def change_attempt(connection: Connection, id_: int, **values: Any) -> bool:
     """Whether the attempt was still open; columns of an ended one are never changed."""
-    query = update(attempts).where(attempts.c.id == id_, attempts.c.status != AttemptStatus.ENDED)
-    return connection.execute(query.values(**values)).rowcount == 1
+    new = {f"new_{name}": value for name, value in values.items()}
+    return connection.execute(_change_attempt(tuple(values)), {"of_id": id_, **new}).rowcount == 1
 
 
 def unseen_ends(connection: Connection) -> list[AttemptRecord]:
@@ -248,9 +258,9 @@ def every_attempt(connection: Connection) -> list[AttemptRecord]:
 
 def add_checkpoint(connection: Connection, **values: Any) -> None:
     """Records a checkpoint; the same attempt and step again is left as it was."""
-    same = (checkpoints.c.attempt_id == values["attempt_id"]) & (checkpoints.c.step == values["step"])
-    if connection.execute(select(checkpoints.c.id).where(same)).first() is None:
-        connection.execute(insert(checkpoints).values(**values))
+    same = {"of_attempt": values["attempt_id"], "of_step": values["step"]}
+    if connection.execute(_CHECKPOINT_AT, same).first() is None:
+        connection.execute(insert(checkpoints), values)
 
 
 def checkpoints_of(connection: Connection, run_id: int) -> list[CheckpointRow]:
