@@ -1,7 +1,7 @@
 """What every test may use: a database of each kind, made fresh; PostgreSQL is a real server on a socket."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,11 +72,22 @@ def sqlite(tmp_path: Path, sqlite_template: Path) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+FIXTURES = {"sqlite": "sqlite", "postgresql": "postgres"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--either", choices=list(FIXTURES), default="sqlite", help="the kind of `either`")
+
+
+@pytest.fixture
+def either(request: pytest.FixtureRequest) -> Database:
+    """An empty, migrated database of the kind that the option says, for what must not depend on the kind."""
+    database: Database = request.getfixturevalue(FIXTURES[request.config.getoption("--either")])
+    return database
+
+
+@pytest.fixture(params=list(FIXTURES))
 def database(request: pytest.FixtureRequest) -> Database:
     """An empty, migrated database: every test that asks runs on both kinds."""
-    kinds: dict[str, Callable[[], Database]] = {
-        "sqlite": lambda: request.getfixturevalue("sqlite"),
-        "postgresql": lambda: request.getfixturevalue("postgres"),
-    }
-    return kinds[request.param]()
+    found: Database = request.getfixturevalue(FIXTURES[request.param])
+    return found

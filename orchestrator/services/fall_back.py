@@ -1,4 +1,4 @@
-"""A checkpoint was damaged and an older one taken instead: a decision that says so, once for each attempt."""
+"""A checkpoint was damaged or gone and an older one taken: a decision that says so, once for each attempt."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,10 +11,11 @@ from orchestrator.protocol.report import PassedOver, Report
 from orchestrator.protocol.wire import JsonObject
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment
-from orchestrator.store import checkpoints, experiments, journal, links
+from orchestrator.store import checkpoints, experiments, journal, links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 
 REASON = "checkpoint_damaged"
+GONE = "it is on record, and the worker did not find it"
 
 
 def record_fall_back(
@@ -25,13 +26,15 @@ def record_fall_back(
     report: Report,
     now: datetime,
 ) -> None:
-    """Records from where the attempt went on instead, and marks what it could not use.
+    """Of an attempt's first report: records from where it went on instead, and marks what it could not use.
 
-    The same attempt again adds nothing. A report that passed nothing over is none of this.
+    The same attempt again adds nothing, nor does one that went on from the newest checkpoint.
     """
-    if not report.passed_over:
-        return
     resumed = report.step if report.resumed_from_step is None else report.resumed_from_step
+    owners = [owner.id for owner in links.chain(connection, run.id)]
+    passed_over = [*report.passed_over, *_gone(connection, run, owners, attempt, report)]
+    if not passed_over:
+        return
     experiment = need_experiment(connection, run.experiment_id)
     stage = experiments.get_stages(connection, [experiment.id])[run.stage]
     new = journal.add_decision(
@@ -41,13 +44,30 @@ def record_fall_back(
         run_id=run.id,
         stage=stage.name,
         step=resumed,
-        judgement=fall_back_judgement(attempt.number, resumed, report.passed_over),
+        judgement=fall_back_judgement(attempt.number, resumed, passed_over),
         now=now,
     )
     if new:
-        owners = [owner.id for owner in links.chain(connection, run.id)]
-        for passed in report.passed_over:
+        for passed in passed_over:
             checkpoints.mark_damaged(connection, owners, passed.path, passed.problem)
+
+
+def _gone(
+    connection: Connection, run: RunRecord, owners: Sequence[int], attempt: AttemptRecord, report: Report
+) -> list[PassedOver]:
+    """What earlier attempts saved that this one might have gone on from, and of which it says nothing."""
+    if report.resumed_from_step is None:
+        return []
+    told = {passed.path for passed in report.passed_over}
+    most = run.step if run.resume_at_most is None else min(run.step, run.resume_at_most)
+    return [
+        PassedOver(step=row.step, path=row.path, problem=GONE)
+        for owner in owners
+        for row in runs.checkpoints_of(connection, owner)
+        if report.resumed_from_step < row.step <= most
+        and row.attempt_id < attempt.id
+        and row.path not in told
+    ]
 
 
 def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedOver]) -> Judgement:
@@ -57,7 +77,7 @@ def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedO
     told = "; ".join(f"the one of step {passed.step}: {passed.problem}" for passed in damaged)
     where = f"the checkpoint of step {resumed}" if resumed else "the beginning"
     again = f", so {steps} step{'' if steps == 1 else 's'} are trained again" if steps > 0 else ""
-    text = f"attempt {number} goes on from {where}{again}: a newer checkpoint is damaged ({told})"
+    text = f"attempt {number} goes on from {where}{again}: a newer checkpoint cannot be used ({told})"
     evidence: JsonObject = {
         "attempt": number,
         "resumed_from_step": resumed,

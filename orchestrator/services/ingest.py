@@ -176,7 +176,7 @@ def _write_rows(
     for checkpoint in report.checkpoints:
         values = checkpoint.model_dump(exclude={"eval_loss"})
         runs.add_checkpoint(connection, **owner, **values, created_at=now)
-    if report.passed_over:
+    if report.passed_over or report.resumed_from_step is not None:
         record_fall_back(connection, context, run, attempt, report, now)
     which = f"report {report.sequence} of attempt {attempt.number}"
     told = [("note", note) for note in report.notes]

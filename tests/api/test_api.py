@@ -16,8 +16,8 @@ from orchestrator.store.database import Database
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", loss=falling({"wide": -0.2, "wider": -0.1, "slow": 0.3}))
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home", loss=falling({"wide": -0.2, "wider": -0.1, "slow": 0.3}))
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ QUESTION = {
 
 
 @pytest.fixture
-def client(sqlite: Database, tmp_path: Path) -> Iterator[TestClient]:
-    world = World(sqlite, tmp_path / "home")
+def client(either: Database, tmp_path: Path) -> Iterator[TestClient]:
+    world = World(either, tmp_path / "home")
     with LocalClient(create_app(world.context), raise_server_exceptions=False) as client:
         yield client
 

@@ -34,8 +34,8 @@ SOUND: dict[str, Any] = {
 
 
 @pytest.fixture
-def client(sqlite: Database, tmp_path: Path) -> Iterator[TestClient]:
-    world = World(sqlite, tmp_path / "home")
+def client(either: Database, tmp_path: Path) -> Iterator[TestClient]:
+    world = World(either, tmp_path / "home")
     context = replace(world.context, trainers={"builtin": load_trainer(BUILTIN)})
     with LocalClient(create_app(context)) as client:
         yield client

@@ -14,8 +14,8 @@ from orchestrator.store.database import Database
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home")
+def world(either: Database, tmp_path: Path) -> World:
+    return World(either, tmp_path / "home")
 
 
 @pytest.fixture

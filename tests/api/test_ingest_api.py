@@ -56,14 +56,14 @@ def headers(worker: Worker) -> dict[str, str]:
     return {"Authorization": f"Bearer {worker.assignment.service.token}"}
 
 
-def test_a_full_inbox_is_429_and_the_worker_comes_through_later(sqlite: Database, tmp_path: Path) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_a_full_inbox_is_429_and_the_worker_comes_through_later(either: Database, tmp_path: Path) -> None:
+    world, worker = begun(either, tmp_path)
     url = f"/v1/attempts/{worker.assignment.attempt_id}/heartbeat"
     beat = {"epoch": worker.assignment.epoch, "phase": "training", "step": 1}
     app = create_app(world.context, ingest_queue=1)
     with served(app) as base, httpx.Client(base_url=base, headers=headers(worker), timeout=30) as client:
         assert client.post(url, json=beat).status_code == 200
-        with sqlite.write():  # another writer is at work, so what comes now waits
+        with either.write():  # another writer is at work, so what comes now waits
             stuck = [
                 Thread(
                     target=httpx.post,
@@ -85,7 +85,7 @@ def test_a_full_inbox_is_429_and_the_worker_comes_through_later(sqlite: Database
         reporter.close(ExitRecord(code=0, step=3))
         for thread in stuck:
             thread.join(30)
-    with sqlite.read() as connection:
+    with either.read() as connection:
         attempt = runs.get_attempt(connection, number_of("att", worker.assignment.attempt_id))
     assert attempt is not None
     assert (attempt.step, attempt.acknowledged, attempt.exit_code) == (3, 3, 0)
@@ -117,8 +117,8 @@ def reporting(worker: Worker, base: str, folder: Path) -> Reporter:
     return reporter
 
 
-def test_a_stranger_is_refused_before_the_body_is_read(sqlite: Database, tmp_path: Path) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_a_stranger_is_refused_before_the_body_is_read(either: Database, tmp_path: Path) -> None:
+    world, worker = begun(either, tmp_path)
     with LocalClient(create_app(world.context)) as client:
         for path in ("reports", "heartbeat"):
             url = f"/v1/attempts/{worker.assignment.attempt_id}/{path}"
@@ -136,13 +136,13 @@ def test_a_stranger_is_refused_before_the_body_is_read(sqlite: Database, tmp_pat
             assert "asleep" not in bad.text
 
 
-def test_a_token_that_was_made_anew_is_asked_for_again(sqlite: Database, tmp_path: Path) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_a_token_that_was_made_anew_is_asked_for_again(either: Database, tmp_path: Path) -> None:
+    world, worker = begun(either, tmp_path)
     url = f"/v1/attempts/{worker.assignment.attempt_id}/heartbeat"
     beat = {"epoch": worker.assignment.epoch, "phase": "training", "step": 1}
     with LocalClient(create_app(world.context)) as client:
         assert client.post(url, json=beat, headers=headers(worker)).status_code == 200
-        with sqlite.write() as connection:
+        with either.write() as connection:
             number = number_of("att", worker.assignment.attempt_id)
             runs.change_attempt(connection, number, token_hash=token_hash("anew"))
         assert client.post(url, json=beat, headers=headers(worker)).status_code == 401
@@ -150,8 +150,8 @@ def test_a_token_that_was_made_anew_is_asked_for_again(sqlite: Database, tmp_pat
 
 
 @pytest.mark.parametrize("size", [10, 6000])
-def test_a_report_of_any_size_is_read_and_stored_once(sqlite: Database, tmp_path: Path, size: int) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_a_report_of_any_size_is_read_and_stored_once(either: Database, tmp_path: Path, size: int) -> None:
+    world, worker = begun(either, tmp_path)
     number = [{"step": step, "name": "train_loss", "value": step / 3} for step in range(size)]
     numbers = [*number, {"step": size, "name": "train_loss", "value": "NaN"}]
     body = {"epoch": worker.assignment.epoch, "sequence": 2, "phase": "training", "step": size}
@@ -160,14 +160,14 @@ def test_a_report_of_any_size_is_read_and_stored_once(sqlite: Database, tmp_path
         for _ in range(2):
             answer = client.post(url, json=body | {"points": numbers}, headers=headers(worker))
             assert answer.json()["acknowledged"] == 2
-    with sqlite.read() as connection:
+    with either.read() as connection:
         series = reports.load_series(connection, number_of("run", worker.assignment.run_id), "train_loss")
     assert series[:-1] == [(step, step / 3) for step in range(size)]
     assert math.isnan(series[size][1])
 
 
-def test_the_writer_ends_with_the_application(sqlite: Database, tmp_path: Path) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_the_writer_ends_with_the_application(either: Database, tmp_path: Path) -> None:
+    world, worker = begun(either, tmp_path)
     url = f"/v1/attempts/{worker.assignment.attempt_id}/heartbeat"
     beat = {"epoch": worker.assignment.epoch, "phase": "training", "step": 1}
     app = create_app(replace(world.context))

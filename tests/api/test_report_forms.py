@@ -23,9 +23,9 @@ from orchestrator.store.database import Database
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
+def world(either: Database, tmp_path: Path) -> World:
     """A half-parameter study at two seeds, over."""
-    world = MoeWorld(sqlite, tmp_path / "home", loss=half_as_good({0: 0.10, 7: 0.14}))
+    world = MoeWorld(either, tmp_path / "home", loss=half_as_good({0: 0.10, 7: 0.14}))
     world.run_to_end(world.submit(**HALF, seeds=[0, 7]))
     return world
 

@@ -28,13 +28,13 @@ OF_EXPERTS = {
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", loss=falling({"wide": -0.2, "wider": -0.1, "slow": 0.3}))
+def world(either: Database, tmp_path: Path) -> World:
+    return World(either, tmp_path / "home", loss=falling({"wide": -0.2, "wider": -0.1, "slow": 0.3}))
 
 
 @pytest.fixture
-def moe(sqlite: Database, tmp_path: Path) -> World:
-    return MoeWorld(sqlite, tmp_path / "home", loss=falling({"wide": -0.2, "slow": 0.3}))
+def moe(either: Database, tmp_path: Path) -> World:
+    return MoeWorld(either, tmp_path / "home", loss=falling({"wide": -0.2, "slow": 0.3}))
 
 
 @pytest.fixture
@@ -131,9 +131,9 @@ def test_a_run_alone_has_a_page(world: World, ask: Ask) -> None:
 
 
 def test_a_run_that_diverged_is_invalid_and_its_page_stands(
-    sqlite: Database, tmp_path: Path, ask: Ask
+    either: Database, tmp_path: Path, ask: Ask
 ) -> None:
-    world = World(sqlite, tmp_path / "home", loss=nan_from(60, "wide"))
+    world = World(either, tmp_path / "home", loss=nan_from(60, "wide"))
     experiment = world.submit()
     world.run_to_end(experiment)
     page = ask(world, experiment)
@@ -144,8 +144,8 @@ def test_a_run_that_diverged_is_invalid_and_its_page_stands(
     assert "invalid" in text
 
 
-def test_seeds_are_told_apart_and_the_band_is_shown(sqlite: Database, tmp_path: Path, ask: Ask) -> None:
-    world = World(sqlite, tmp_path / "home", loss=half_as_good({0: 0.10, 1: 0.14, 2: 0.12}))
+def test_seeds_are_told_apart_and_the_band_is_shown(either: Database, tmp_path: Path, ask: Ask) -> None:
+    world = World(either, tmp_path / "home", loss=half_as_good({0: 0.10, 1: 0.14, 2: 0.12}))
     experiment = world.submit(**HALF, seeds=[0, 1, 2])
     world.run_to_end(experiment)
     page = ask(world, experiment)

@@ -146,9 +146,9 @@ def test_the_decisions_are_the_same_on_both_databases(database: Database, tmp_pa
     assert Shaken(world, kind, random.Random(7), breaks=2).run() == undisturbed(kind)  # noqa: S311 - no secret
 
 
-def test_an_eager_variant_is_on_its_way_before_the_last_has_come(sqlite: Database, tmp_path: Path) -> None:
+def test_an_eager_variant_is_on_its_way_before_the_last_has_come(either: Database, tmp_path: Path) -> None:
     stages = [stage("screen", 40, FIELD), stage("long", 80, promote={"best": 3, "eager": True})]
-    world = World(sqlite, tmp_path / "home", slots=1, loss=LOSS)
+    world = World(either, tmp_path / "home", slots=1, loss=LOSS)
     experiment = world.submit(stages=stages)
     while not any(d.kind == "promote" for _, d in decisions(world, experiment)):
         turns(world, 1)
@@ -156,7 +156,7 @@ def test_an_eager_variant_is_on_its_way_before_the_last_has_come(sqlite: Databas
     assert {name for name, end in found.items() if end[0] == "pending" and not end[2]} >= {"slow"}
     assert found["wide"][0] in {"pending", "starting", "running"}
     assert finish(world, experiment) == "succeeded"
-    calm = World(sqlite, tmp_path / "calm", slots=4, loss=LOSS)
+    calm = World(either, tmp_path / "calm", slots=4, loss=LOSS)
     undisturbed_ = calm.submit(stages=stages)
     assert finish(calm, undisturbed_) == "succeeded"
     assert decision_log(world, experiment) == decision_log(calm, undisturbed_)

@@ -21,8 +21,8 @@ from orchestrator.store.records import AttemptRecord
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home")
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home")
 
 
 def spooled(worker: Worker, sequences: range) -> list[str]:

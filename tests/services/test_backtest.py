@@ -16,8 +16,8 @@ LOSSES = falling({"wide": -0.2, "wider": -0.1, "slow": 0.3})
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", loss=LOSSES)
+def world(either: Database, tmp_path: Path) -> World:
+    return World(either, tmp_path / "home", loss=LOSSES)
 
 
 def posted(configs: int = 10, runs: int = 2, end: int = 1000, **changes: Any) -> list[dict[str, Any]]:

@@ -18,11 +18,11 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
-def world_of(sqlite: Database, tmp_path: Path, gaps: dict[int, float]) -> World:
+def world_of(either: Database, tmp_path: Path, gaps: dict[int, float]) -> World:
     """`half` is behind the control by its seed's gap, everywhere."""
     curve = falling()
     return World(
-        sqlite,
+        either,
         tmp_path / "home",
         slots=4,
         loss=lambda variant, seed, step: curve("base", 0, step) + (gaps[seed] if variant == "half" else 0.0),
@@ -45,8 +45,8 @@ def fail(world: World, variant: str, seed: int = 0) -> None:
             world.leave(key, worker, ExitCode.CONFIG_ERROR, "no")
 
 
-def test_one_seed_has_a_mean_without_an_interval(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {0: 0.10})
+def test_one_seed_has_a_mean_without_an_interval(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {0: 0.10})
     experiment = submit(world)
     world.run_to_end(experiment)
     half = half_of(compare(world.context, experiment, "step"))
@@ -60,8 +60,8 @@ def test_one_seed_has_a_mean_without_an_interval(sqlite: Database, tmp_path: Pat
     assert half.tokens_per_second.percent == pytest.approx(0)
 
 
-def test_seeds_are_paired_with_the_controls(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {3: 0.10, 4: 0.14})
+def test_seeds_are_paired_with_the_controls(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {3: 0.10, 4: 0.14})
     experiment = submit(world, seeds=[3, 4])
     world.run_to_end(experiment)
     half = half_of(compare(world.context, experiment, "tokens"))
@@ -76,8 +76,8 @@ def test_seeds_are_paired_with_the_controls(sqlite: Database, tmp_path: Path) ->
     assert [p.gap.mean for p in half.points if p.gap] == pytest.approx([0.12] * 5)
 
 
-def test_the_time_to_the_controls_loss(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {0: -0.10})
+def test_the_time_to_the_controls_loss(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {0: -0.10})
     experiment = submit(world)
     world.run_to_end(experiment)
     half = half_of(compare(world.context, experiment, "step"))
@@ -86,7 +86,7 @@ def test_the_time_to_the_controls_loss(sqlite: Database, tmp_path: Path) -> None
     assert half.time_to_target.control_seconds == pytest.approx(10)
     assert half.time_to_target.seconds is not None
     assert 6 < half.time_to_target.seconds < 10
-    behind = world_of(sqlite, tmp_path, {0: 0.10})
+    behind = world_of(either, tmp_path, {0: 0.10})
     other = submit(behind, name="other")
     behind.run_to_end(other)
     missed = half_of(compare(behind.context, other, "step")).time_to_target
@@ -94,8 +94,8 @@ def test_the_time_to_the_controls_loss(sqlite: Database, tmp_path: Path) -> None
     assert missed.seconds is None
 
 
-def test_a_seed_that_broke_is_left_out_and_said(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {0: 0.10, 1: 9.0})
+def test_a_seed_that_broke_is_left_out_and_said(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {0: 0.10, 1: 9.0})
     experiment = submit(world, seeds=[0, 1])
     for _ in range(4):
         world.turn()
@@ -108,8 +108,8 @@ def test_a_seed_that_broke_is_left_out_and_said(sqlite: Database, tmp_path: Path
     assert half.gap.mean == pytest.approx(0.10)
 
 
-def test_a_seed_that_diverged_is_left_out_as_at_a_gate(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {0: 0.10, 1: math.nan})
+def test_a_seed_that_diverged_is_left_out_as_at_a_gate(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {0: 0.10, 1: math.nan})
     experiment = submit(world, seeds=[0, 1])
     world.run_to_end(experiment)
     half = half_of(compare(world.context, experiment, "step"))
@@ -117,8 +117,8 @@ def test_a_seed_that_diverged_is_left_out_as_at_a_gate(sqlite: Database, tmp_pat
     assert half.notes == ["seed 1 is left out: it failed (diverged)"]
 
 
-def test_a_control_that_is_dead_makes_what_follows_invalid(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, {0: 0.10})
+def test_a_control_that_is_dead_makes_what_follows_invalid(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, {0: 0.10})
     experiment = submit(world)
     for _ in range(4):
         world.turn()
@@ -135,8 +135,8 @@ def test_a_control_that_is_dead_makes_what_follows_invalid(sqlite: Database, tmp
     assert half.at < 100
 
 
-def test_what_the_control_has_not_come_to_is_waited_for(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", slots=1)
+def test_what_the_control_has_not_come_to_is_waited_for(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home", slots=1)
     experiment = submit(world)
     view = compare(world.context, experiment, "step")
     assert half_of(view).waiting == "half has no evaluation yet"
@@ -176,8 +176,8 @@ class With(World):
                 self.workers[key] = self.kind(worker.assignment, worker.loss, worker.step)
 
 
-def test_another_evaluation_set_is_invalid_with_its_reason(sqlite: Database, tmp_path: Path) -> None:
-    world = With(sqlite, tmp_path / "home")
+def test_another_evaluation_set_is_invalid_with_its_reason(either: Database, tmp_path: Path) -> None:
+    world = With(either, tmp_path / "home")
     world.kind = OtherText
     experiment = submit(world)
     world.run_to_end(experiment)
@@ -189,8 +189,8 @@ def test_another_evaluation_set_is_invalid_with_its_reason(sqlite: Database, tmp
     assert {p.invalid is not None for p in half.points} == {True}
 
 
-def test_speed_is_not_compared_across_hardware(sqlite: Database, tmp_path: Path) -> None:
-    world = With(sqlite, tmp_path / "home")
+def test_speed_is_not_compared_across_hardware(either: Database, tmp_path: Path) -> None:
+    world = With(either, tmp_path / "home")
     world.kind = Gpu
     experiment = submit(world)
     world.run_to_end(experiment)
@@ -201,13 +201,13 @@ def test_speed_is_not_compared_across_hardware(sqlite: Database, tmp_path: Path)
     assert half.time_to_target is None or half.time_to_target.percent is None
 
 
-def test_a_weak_band_names_the_gains_that_may_outweigh_it(sqlite: Database, tmp_path: Path) -> None:
+def test_a_weak_band_names_the_gains_that_may_outweigh_it(either: Database, tmp_path: Path) -> None:
     class Faster(Worker):
         def evaluation(self, step: int) -> Evaluation:
             faster = {"tokens_per_second": 2500.0} if self.assignment.variant == "half" else {}
             return super().evaluation(step).model_copy(update=faster)
 
-    world = With(sqlite, tmp_path / "home", loss=falling({"half": 0.9}))
+    world = With(either, tmp_path / "home", loss=falling({"half": 0.9}))
     world.kind = Faster
     experiment = submit(world)
     world.run_to_end(experiment)

@@ -63,8 +63,8 @@ def test_a_variant_waits_for_the_best_of_its_sources_and_starts_from_it(
     assert [d.kind for d in decided(world, experiment, "next", "promote")] == ["promote", "promote"]
 
 
-def test_the_choice_is_a_decision_with_the_losses_that_it_saw(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_the_choice_is_a_decision_with_the_losses_that_it_saw(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=screen(next=best_of("slow", "wide", "base", rate=0.5)), seeds=[0, 1])
     assert finish(world, experiment) == "succeeded"
     first = [d for d in decided(world, experiment, "next") if d.reason == "best_of"]
@@ -78,17 +78,17 @@ def test_the_choice_is_a_decision_with_the_losses_that_it_saw(sqlite: Database, 
     assert events(world, experiment, "chosen") == [first[0].text]
 
 
-def test_the_control_among_the_sources_is_a_variant_like_any_other(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, wide=0.2, wider=0.1)
+def test_the_control_among_the_sources_is_a_variant_like_any_other(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, wide=0.2, wider=0.1)
     experiment = world.submit(stages=screen(next=best_of("wide", "base", "wider", rate=0.5)))
     assert finish(world, experiment) == "succeeded"
     assert config_of(world, experiment, "next") == {"width": 4, "rate": 0.5}
 
 
 def test_a_chain_is_chosen_link_by_link_and_the_gate_waits_for_the_last(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     chain = {"next": best_of("wide", "wider", rate=0.5), "more": best_of("next", "slow", width=32)}
     experiment = world.submit(stages=screen(**chain))
     assert finish(world, experiment) == "succeeded"
@@ -98,8 +98,8 @@ def test_a_chain_is_chosen_link_by_link_and_the_gate_waits_for_the_last(
 
 
 @pytest.mark.parametrize("code", [ExitCode.OUT_OF_MEMORY, ExitCode.CONFIG_ERROR])
-def test_a_source_that_failed_is_left_out(sqlite: Database, tmp_path: Path, code: ExitCode) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_a_source_that_failed_is_left_out(either: Database, tmp_path: Path, code: ExitCode) -> None:
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=screen(next=best_of("wide", "wider", rate=0.5)))
     turns(world, 1)
     while not stop_worker(world, "wide", code):
@@ -110,10 +110,10 @@ def test_a_source_that_failed_is_left_out(sqlite: Database, tmp_path: Path, code
     assert "wide" in origin.evidence["left_out"]  # type: ignore[operator]
 
 
-def test_a_source_that_diverged_is_left_out(sqlite: Database, tmp_path: Path) -> None:
+def test_a_source_that_diverged_is_left_out(either: Database, tmp_path: Path) -> None:
     calm = falling(LOSSES)
     world = World(
-        sqlite,
+        either,
         tmp_path / "home",
         loss=lambda v, seed, step: math.nan if v == "wide" and step >= 60 else calm(v, seed, step),
     )
@@ -122,8 +122,8 @@ def test_a_source_that_diverged_is_left_out(sqlite: Database, tmp_path: Path) ->
     assert config_of(world, experiment, "next") == {"width": 16, "rate": 0.5}
 
 
-def test_one_seed_of_a_source_that_failed_leaves_the_others(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_one_seed_of_a_source_that_failed_leaves_the_others(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=screen(next=best_of("wide", "wider", rate=0.5)), seeds=[0, 1])
     while not stop_worker(world, "wide", ExitCode.OUT_OF_MEMORY, seed=1):
         turns(world, 1)
@@ -133,9 +133,9 @@ def test_one_seed_of_a_source_that_failed_leaves_the_others(sqlite: Database, tm
 
 
 def test_without_a_sound_source_the_variant_is_dropped_and_the_gate_closes(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     chain = {"next": best_of("slow", rate=0.5), "more": best_of("next", width=32)}
     experiment = world.submit(stages=screen(**chain))
     while not stop_worker(world, "slow", ExitCode.OUT_OF_MEMORY):
@@ -151,9 +151,9 @@ def test_without_a_sound_source_the_variant_is_dropped_and_the_gate_closes(
 
 
 def test_what_would_be_the_config_of_another_variant_is_dropped_and_said(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=screen(next=best_of("wide", "slow", width=16)))
     assert finish(world, experiment) == "succeeded"
     assert "next" not in ends(world, experiment)
@@ -162,8 +162,8 @@ def test_what_would_be_the_config_of_another_variant_is_dropped_and_said(
     assert said.endswith("that is the config of wider, which is not trained again")
 
 
-def test_a_config_that_the_trainer_refuses_is_dropped_and_said(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_a_config_that_the_trainer_refuses_is_dropped_and_said(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=screen(next=best_of("wide", "slow", rate=0.5)))
     turns(world, 2)
     kind = world.context.trainers["builtin"]
@@ -180,8 +180,8 @@ def test_a_config_that_the_trainer_refuses_is_dropped_and_said(sqlite: Database,
     assert "is too low for this width" in said
 
 
-def test_a_dependent_of_a_later_stage_starts_when_that_opens(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_a_dependent_of_a_later_stage_starts_when_that_opens(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path)
     stages = [
         stage("screen", 100, SCREEN),
         stage("confirm", 200, {"late": best_of("wide", "slow", rate=0.5)}, promote={"best": 1}),
@@ -200,9 +200,9 @@ def test_a_dependent_of_a_later_stage_starts_when_that_opens(sqlite: Database, t
 
 
 def test_a_dependent_of_a_later_stage_keeps_the_control_when_nobody_is_promoted(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path, wide=0.1, wider=0.2)
+    world = world_of(either, tmp_path, wide=0.1, wider=0.2)
     stages = [
         stage("screen", 100, SCREEN),
         stage("long", 200, {"late": best_of("wide", "slow", rate=0.5)}, seeds=[0, 1]),
@@ -219,9 +219,9 @@ def test_a_dependent_of_a_later_stage_keeps_the_control_when_nobody_is_promoted(
 
 
 def test_when_the_only_newcomer_is_dropped_the_control_does_not_train_on_alone(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path, wide=0.1, wider=0.2)
+    world = world_of(either, tmp_path, wide=0.1, wider=0.2)
     stages = [stage("screen", 100, SCREEN), stage("long", 200, {"late": best_of("wide", width=16)})]
     experiment = world.submit(stages=stages)
     assert finish(world, experiment) == "succeeded"
@@ -257,9 +257,9 @@ def test_variants_stand_around_the_winner_from_step_0(database: Database, tmp_pa
 
 
 def test_a_level_that_is_the_winners_own_config_is_not_trained_again(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=AROUND)
     assert finish(world, experiment) == "succeeded"
     assert "rate-1.0" not in ends(world, experiment)
@@ -268,8 +268,8 @@ def test_a_level_that_is_the_winners_own_config_is_not_trained_again(
     assert said.endswith("that is the config of wide, which is not trained again")
 
 
-def test_without_a_winner_there_is_nothing_to_stand_around(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, wide=0.1, wider=0.2)
+def test_without_a_winner_there_is_nothing_to_stand_around(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, wide=0.1, wider=0.2)
     experiment = world.submit(stages=AROUND)
     assert finish(world, experiment) == "succeeded"
     assert conclusion(world, experiment).startswith("no_winner")
@@ -278,12 +278,12 @@ def test_without_a_winner_there_is_nothing_to_stand_around(sqlite: Database, tmp
 
 
 def test_who_of_two_equal_dependents_is_trained_does_not_hang_on_whose_sources_came_first(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
     pair = {"first": best_of("wider", width=2), "second": best_of("wide", width=2)}
     experiments = []
     for turn, name in enumerate(["wide", "wider"]):
-        world = World(sqlite, tmp_path / name, slots=8, loss=falling(LOSSES))
+        world = World(either, tmp_path / name, slots=8, loss=falling(LOSSES))
         experiment = world.submit(stages=screen(**pair), name=f"try-{turn}")
         while not stop_worker(world, name):
             turns(world, 1)

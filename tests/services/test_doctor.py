@@ -26,8 +26,8 @@ PLENTY = 2**40
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home")
+def world(either: Database, tmp_path: Path) -> World:
+    return World(either, tmp_path / "home")
 
 
 def trained(world: World, steps: int = 60) -> Worker:

@@ -1,9 +1,12 @@
 """A damaged checkpoint: the run goes on from the one before, and a decision says so once."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
+from sqlalchemy import select
 from stored_checkpoints import rows
 from worlds import Worker, World, falling
 
@@ -18,6 +21,7 @@ from orchestrator.services.replay import replay
 from orchestrator.services.report import report
 from orchestrator.services.views import DecisionView
 from orchestrator.store.database import Database
+from orchestrator.store.tables import attempts
 
 PROBLEM = "model.safetensors has 10 bytes, not 300"
 
@@ -46,11 +50,15 @@ def crash(world: World, at: int = 60) -> Worker:
 
 def second(world: World, first: Worker, *damaged: int) -> Worker:
     """The next worker of the run, which could not read some checkpoints of the first, begun."""
+    return begin(world, first, next_worker(world, first), *damaged)
+
+
+def next_worker(world: World, first: Worker) -> Worker:
     follows = (first.assignment.run_id, first.assignment.attempt + 1)
     for _ in range(30):
         for worker in world.workers.values():
             if (worker.assignment.run_id, worker.assignment.attempt) == follows:
-                return begin(world, first, worker, *damaged)
+                return worker
         world.wait(3)
         tick(world.context)
         world.adopt()
@@ -91,6 +99,44 @@ def test_the_decision_says_which_was_damaged_and_what_is_trained_again(world: Wo
     assert [one.step for one in passed] == [60, 40]
     marked = {row.step: row.damage for row in rows(world) if row.run_id == run}
     assert marked == {20: None, 40: PROBLEM, 60: PROBLEM}
+
+
+def test_a_checkpoint_that_is_gone_is_said_too(world: World) -> None:
+    """The worker sees no folder of it and says nothing; the record does."""
+    experiment = world.submit()
+    first = crash(world)
+    again = next_worker(world, first)
+    again.step = 20
+    again.report(world.context, phase=Phase.STARTING, resumed_from_step=20, identity=again.identity())
+    (found,) = fall_backs(world, experiment)
+    assert "attempt 2 goes on from the checkpoint of step 20, so 40 steps are trained again" in found.text
+    assert (
+        "the one of step 60: it is on record, and the worker did not find it; the one of step 40"
+        in found.text
+    )
+    run = number_of("run", first.assignment.run_id)
+    assert [row.step for row in rows(world) if row.run_id == run and row.damage is None] == [20]
+    assert world.run_to_end(experiment) == "succeeded"
+    assert len(fall_backs(world, experiment)) == 1
+
+
+@pytest.mark.parametrize("breaks", [crash, lambda world: world.turn()])
+def test_who_goes_on_from_the_newest_that_it_may_falls_back_on_nothing(
+    breaks: Callable[[World], object], database: Database, tmp_path: Path
+) -> None:
+    """After a crash that is the newest of all; after a divergence, at 60, the last good one, of 40."""
+
+    def loss(variant: str, seed: int, step: int) -> float:
+        return math.nan if variant == "wide" and step >= 60 else falling()(variant, seed, step)
+
+    world = World(database, tmp_path / "home", loss=loss)
+    experiment = world.submit()
+    breaks(world)
+    assert world.run_to_end(experiment) == "succeeded"
+    with database.read() as connection:
+        begun = connection.execute(select(attempts.c.number, attempts.c.resumed_from_step)).all()
+    assert (2, 40) in begun
+    assert fall_backs(world, experiment) == []
 
 
 def test_it_is_recorded_once_and_disturbs_nothing(world: World, tmp_path: Path) -> None:

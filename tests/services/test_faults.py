@@ -34,8 +34,8 @@ Decided = tuple[str, str, int, str, str, str]
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", loss=BETTER)
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home", loss=BETTER)
 
 
 def runs_of(world: World, experiment: int) -> dict[str, RunView]:
@@ -56,12 +56,12 @@ def first_worker(world: World) -> Worker:
 
 @pytest.mark.parametrize("turns", [1, 3, 6, 9, 14, 20])
 def test_a_service_that_is_killed_and_started_again_decides_the_same(
-    sqlite: Database, tmp_path: Path, turns: int
+    database: Database, tmp_path: Path, turns: int
 ) -> None:
-    calm = World(sqlite, tmp_path / "calm", loss=BETTER)
+    calm = World(database, tmp_path / "calm", loss=BETTER)
     undisturbed = calm.submit()
     calm.run_to_end(undisturbed)
-    shaken = World(sqlite, tmp_path / "shaken", loss=BETTER)
+    shaken = World(database, tmp_path / "shaken", loss=BETTER)
     experiment = shaken.submit()
     for _ in range(turns):
         shaken.turn()
@@ -135,12 +135,12 @@ def test_what_would_end_the_same_way_is_not_tried_again(world: World, code: Exit
 
 
 def test_a_nan_loss_is_retried_once_from_the_last_good_checkpoint_and_then_fails(
-    sqlite: Database, tmp_path: Path
+    database: Database, tmp_path: Path
 ) -> None:
     def loss(variant: str, seed: int, step: int) -> float:
         return math.nan if variant == "wide" and step >= 60 else BETTER(variant, seed, step)
 
-    world = World(sqlite, tmp_path / "home", loss=loss)
+    world = World(database, tmp_path / "home", loss=loss)
     experiment = world.submit()
     assert world.run_to_end(experiment) == "succeeded"
     run = runs_of(world, experiment)["wide"]
@@ -486,8 +486,8 @@ def test_the_token_of_another_attempt_is_refused(world: World) -> None:
         authorize(world.context, attempt, other.assignment.service.token)
 
 
-def test_a_worker_at_its_gate_is_told_to_wait_while_slots_are_free(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", slots=8, loss=BETTER)
+def test_a_worker_at_its_gate_waits_while_slots_are_free(database: Database, tmp_path: Path) -> None:
+    world = World(database, tmp_path / "home", slots=8, loss=BETTER)
     world.submit()
     world.turn()
     worker = next(w for w in world.workers.values() if w.assignment.variant == "wide")

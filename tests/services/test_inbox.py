@@ -173,8 +173,8 @@ def test_what_is_answered_is_committed(database: Database, tmp_path: Path) -> No
     inbox.close()
 
 
-def test_a_full_inbox_refuses_and_a_closed_one_has_drained(sqlite: Database, tmp_path: Path) -> None:
-    world, (worker, *_) = world_of(sqlite, tmp_path)
+def test_a_full_inbox_refuses_and_a_closed_one_has_drained(either: Database, tmp_path: Path) -> None:
+    world, (worker, *_) = world_of(either, tmp_path)
     gate, context = gated(world)
     inbox = Inbox(context, capacity=3)
     number, token = address(worker)
@@ -196,8 +196,8 @@ def test_a_full_inbox_refuses_and_a_closed_one_has_drained(sqlite: Database, tmp
         inbox.put(number, beat, token)
 
 
-def test_a_known_token_is_not_asked_for_again_and_another_is(sqlite: Database, tmp_path: Path) -> None:
-    world, (worker, other, *_) = world_of(sqlite, tmp_path)
+def test_a_known_token_is_not_asked_for_again_and_another_is(either: Database, tmp_path: Path) -> None:
+    world, (worker, other, *_) = world_of(either, tmp_path)
     inbox = Inbox(world.context)
     number, token = address(worker)
     assert not inbox.knows(number, token)
@@ -210,15 +210,15 @@ def test_a_known_token_is_not_asked_for_again_and_another_is(sqlite: Database, t
 
 @pytest.mark.parametrize("slots", [4, 3])
 def test_workers_at_gates_are_answered_by_one_look_at_the_queue(
-    slots: int, sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slots: int, either: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With as many slots as runs nobody waits, and nothing at all is loaded."""
-    world = World(sqlite, tmp_path / "home", slots=slots)
+    world = World(either, tmp_path / "home", slots=slots)
     world.submit()
     world.turn()
     workers = list(world.workers.values())
     assert len(workers) == slots
-    with sqlite.write() as connection:
+    with either.write() as connection:
         connection.execute(
             runs_table.update().where(runs_table.c.status != "pending").values(status="at_gate")
         )

@@ -64,8 +64,8 @@ def test_a_replay_sees_a_run_no_further_than_its_gate_did(database: Database, tm
     assert (found.differences, found.exact) == ([], True)
 
 
-def test_what_was_seen_before_its_end_was_kept_is_replayed_whole(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path)
+def test_what_was_seen_before_its_end_was_kept_is_replayed_whole(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=STAGES)
     assert finish(world, experiment) == "succeeded"
     with world.database.write() as connection:
@@ -80,9 +80,9 @@ def test_what_was_seen_before_its_end_was_kept_is_replayed_whole(sqlite: Databas
 
 @pytest.mark.parametrize("held", ["wide", "slow"])
 def test_a_source_that_was_stopped_is_no_base_whichever_report_comes_first(
-    sqlite: Database, tmp_path: Path, held: str
+    either: Database, tmp_path: Path, held: str
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     experiment = world.submit(stages=STAGES)
     turns(world, 5)
     assert ends(world, experiment)["wide"] == ("running", None, 80)
@@ -98,9 +98,9 @@ def test_a_source_that_was_stopped_is_no_base_whichever_report_comes_first(
 
 
 def test_a_source_that_its_gate_declined_or_that_was_stopped_there_is_still_a_base(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path)
+    world = world_of(either, tmp_path)
     stages = [
         stage("screen", 100, {"base": {}, "wide": {"width": 8}, "slow": {"rate": 0.1}}),
         stage("confirm", 200, {"late": best_of("wide", "slow", rate=0.5)}, promote={"best": 1}),

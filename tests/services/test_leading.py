@@ -194,9 +194,9 @@ def test_a_service_that_stops_gives_the_lead_away(world: Replicas) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
 def test_a_leader_paused_before_any_side_effect_changes_nothing(
-    world: Replicas, sqlite: Database, tmp_path: Path, number: int
+    world: Replicas, either: Database, tmp_path: Path, number: int
 ) -> None:
-    calm = World(sqlite, tmp_path / "calm", loss=BETTER)
+    calm = World(either, tmp_path / "calm", loss=BETTER)
     undisturbed = calm.submit(stages=SHORT)
     calm.run_to_end(undisturbed)
     one, two = world.replicas

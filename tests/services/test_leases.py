@@ -30,8 +30,8 @@ from orchestrator.store.database import Database
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home")
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home")
 
 
 def eventually(is_true: Callable[[], bool]) -> None:
@@ -124,8 +124,8 @@ def test_a_verdict_is_carried_out_by_the_next_service(world: World) -> None:
     assert world.machine.workers[key].kill_at is not None
 
 
-def test_nobody_stalls_at_its_gate(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", slots=8)
+def test_nobody_stalls_at_its_gate(database: Database, tmp_path: Path) -> None:
+    world = World(database, tmp_path / "home", slots=8)
     world.submit()
     world.turn()
     worker = next(w for w in world.workers.values() if w.assignment.variant == "wide")

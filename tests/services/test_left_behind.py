@@ -55,8 +55,8 @@ class Machine:
 
 
 @pytest.fixture
-def machine(sqlite: Database, tmp_path: Path) -> Iterator[Machine]:
-    machine = Machine(sqlite, tmp_path / "home")
+def machine(either: Database, tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(either, tmp_path / "home")
     yield machine
     keys = [handle.key for handle in machine.engine.list_owned()]
     for handle in machine.engine.list_owned():

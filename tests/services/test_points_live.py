@@ -84,10 +84,10 @@ def test_outranked_runs_stop_at_points_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_decisions_do_not_hang_on_the_number_of_slots(sqlite: Database, tmp_path: Path, name: str) -> None:
+def test_decisions_do_not_hang_on_the_number_of_slots(either: Database, tmp_path: Path, name: str) -> None:
     logs = []
     for slots in (1, 2, 5):
-        world = world_of(sqlite, tmp_path / str(slots), slots)
+        world = world_of(either, tmp_path / str(slots), slots)
         experiment = world.submit(stages=PLAN, policy=POLICIES[name])
         assert finish(world, experiment) == "succeeded"
         logs.append(decision_log(world, experiment))
@@ -98,9 +98,9 @@ def test_decisions_do_not_hang_on_the_number_of_slots(sqlite: Database, tmp_path
 
 
 def test_with_seeds_a_variant_is_ranked_by_its_mean_and_all_its_runs_leave(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+    world = world_of(either, tmp_path, 4)
     experiment = world.submit(stages=PLAN, policy="race", seeds=[0, 1])
     assert finish(world, experiment) == "succeeded"
     found = ends(world, experiment)
@@ -108,8 +108,8 @@ def test_with_seeds_a_variant_is_ranked_by_its_mean_and_all_its_runs_leave(
     assert found["v5"][1] == "outranked"
 
 
-def test_a_run_that_fails_between_points_is_waited_for_no_longer(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 7)
+def test_a_run_that_fails_between_points_is_waited_for_no_longer(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 7)
     experiment = world.submit(stages=PLAN, policy="race")
     turns(world, 3)
     assert stop_worker(world, "v1", ExitCode.OUT_OF_MEMORY)
@@ -118,19 +118,19 @@ def test_a_run_that_fails_between_points_is_waited_for_no_longer(sqlite: Databas
     assert ends(world, experiment)["v2"] == ("succeeded", "finished", 200)
 
 
-def test_what_diverged_leaves_at_its_point_and_counts_in_no_rank(sqlite: Database, tmp_path: Path) -> None:
+def test_what_diverged_leaves_at_its_point_and_counts_in_no_rank(either: Database, tmp_path: Path) -> None:
     def loss(variant: str, seed: int, step: int) -> float:
         return math.nan if variant == "v1" and step >= 60 else SPREAD(variant, seed, step)
 
-    world = world_of(sqlite, tmp_path, 3, loss)
+    world = world_of(either, tmp_path, 3, loss)
     experiment = world.submit(stages=PLAN, policy="race")
     assert finish(world, experiment) == "succeeded"
     assert ends(world, experiment)["v1"][:2] == ("failed", "diverged")
     assert ends(world, experiment)["v2"] == ("succeeded", "finished", 200)
 
 
-def test_a_person_stops_a_run_that_waits_at_a_point(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 2)
+def test_a_person_stops_a_run_that_waits_at_a_point(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 2)
     experiment = world.submit(stages=PLAN, policy="race")
     while runs_of(world, experiment)["v1", 0].status != "at_gate":
         turns(world, 1)
@@ -140,8 +140,8 @@ def test_a_person_stops_a_run_that_waits_at_a_point(sqlite: Database, tmp_path: 
     assert ends(world, experiment)["v2"] == ("succeeded", "finished", 200)
 
 
-def test_a_run_that_was_stopped_at_a_point_and_is_promoted_goes_on(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 7)
+def test_a_run_that_was_stopped_at_a_point_and_is_promoted_goes_on(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 7)
     experiment = world.submit(stages=PLAN, policy="race")
     while runs_of(world, experiment)["v5", 0].status != "stopped":
         turns(world, 1)
@@ -153,12 +153,12 @@ def test_a_run_that_was_stopped_at_a_point_and_is_promoted_goes_on(sqlite: Datab
 
 @pytest.mark.parametrize("name", ["race", "successive-halving"])
 def test_a_run_that_falls_back_behind_a_point_passes_it_again_without_waiting(
-    sqlite: Database, tmp_path: Path, name: str
+    either: Database, tmp_path: Path, name: str
 ) -> None:
-    calm = world_of(sqlite, tmp_path / "calm", 7)
+    calm = world_of(either, tmp_path / "calm", 7)
     undisturbed = calm.submit(stages=PLAN, policy=POLICIES[name])
     assert finish(calm, undisturbed) == "succeeded"
-    world = world_of(sqlite, tmp_path / "shaken", 7)
+    world = world_of(either, tmp_path / "shaken", 7)
     experiment = world.submit(stages=PLAN, policy=POLICIES[name])
     points = protocol_of(row_of(world, experiment)).points
     while runs_of(world, experiment)["v1", 0].step <= points[0]:
@@ -171,7 +171,7 @@ def test_a_run_that_falls_back_behind_a_point_passes_it_again_without_waiting(
     assert decision_log(world, experiment) == decision_log(calm, undisturbed)
 
 
-def test_a_retry_after_divergence_goes_back_behind_a_point_and_on(sqlite: Database, tmp_path: Path) -> None:
+def test_a_retry_after_divergence_goes_back_behind_a_point_and_on(either: Database, tmp_path: Path) -> None:
     broken: set[int] = set()
 
     def loss(variant: str, seed: int, step: int) -> float:
@@ -180,19 +180,19 @@ def test_a_retry_after_divergence_goes_back_behind_a_point_and_on(sqlite: Databa
             return SPREAD(variant, seed, step) + (0 if step == 20 else 3.5 if step < 80 else 0)
         return SPREAD(variant, seed, step)
 
-    world = world_of(sqlite, tmp_path, 7, loss)
+    world = world_of(either, tmp_path, 7, loss)
     experiment = world.submit(stages=PLAN, policy=MEDIAN)
     assert finish(world, experiment) == "succeeded"
     assert ends(world, experiment)["v1"] == ("succeeded", "finished", 200)
 
 
-def test_points_before_the_gate_of_a_last_stage_and_after_a_gate(sqlite: Database, tmp_path: Path) -> None:
+def test_points_before_the_gate_of_a_last_stage_and_after_a_gate(either: Database, tmp_path: Path) -> None:
     plan = [
         stage("screen", 40, PLAN[0]["variants"]),
         stage("confirm", 100, promote={"best": 3, "eligible": "all"}),
         stage("long", 200, promote={"best": 3, "eligible": "all"}),
     ]
-    world = world_of(sqlite, tmp_path, 3)
+    world = world_of(either, tmp_path, 3)
     experiment = world.submit(stages=plan, policy="race")
     assert finish(world, experiment) == "succeeded"
     assert conclusion(world, experiment).startswith("v1 is the winner")
@@ -202,12 +202,12 @@ def test_points_before_the_gate_of_a_last_stage_and_after_a_gate(sqlite: Databas
 
 
 def test_new_variants_of_a_later_stage_have_the_earlier_points_before_them(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
     plan = [PLAN[0], stage("long", 200, {"late": {"width": 99}}, promote={"best": 2, "eligible": "all"})]
     logs = []
     for slots in (2, 5):
-        world = world_of(sqlite, tmp_path / str(slots), slots)
+        world = world_of(either, tmp_path / str(slots), slots)
         experiment = world.submit(stages=plan, policy="race")
         assert finish(world, experiment) == "succeeded"
         assert ends(world, experiment)["late"][1] == "outranked"
@@ -215,8 +215,8 @@ def test_new_variants_of_a_later_stage_have_the_earlier_points_before_them(
     assert logs[0] == logs[1]
 
 
-def test_a_worker_at_a_point_yields_only_when_others_want_its_slot(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 7)
+def test_a_worker_at_a_point_yields_only_when_others_want_its_slot(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 7)
     experiment = world.submit(stages=PLAN, policy="race")
     assert finish(world, experiment) == "succeeded"
     with world.database.read() as connection:

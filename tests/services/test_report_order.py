@@ -186,8 +186,8 @@ def test_what_was_passed_over_is_a_decision_once(database: Database, tmp_path: P
     assert "its manifest is torn" in found[0].text
 
 
-def test_progress_is_a_step_a_phase_or_a_gate_and_no_mere_heartbeat(sqlite: Database, tmp_path: Path) -> None:
-    world, worker = begun(sqlite, tmp_path)
+def test_progress_is_a_step_a_phase_or_a_gate_and_no_mere_heartbeat(either: Database, tmp_path: Path) -> None:
+    world, worker = begun(either, tmp_path)
     number, epoch = number_of("att", worker.assignment.attempt_id), worker.assignment.epoch
 
     def beat(phase: Phase, step: int) -> bool:
@@ -203,11 +203,11 @@ def test_progress_is_a_step_a_phase_or_a_gate_and_no_mere_heartbeat(sqlite: Data
     said = [(Phase.TRAINING, 5), (Phase.TRAINING, 5), (Phase.TRAINING, 4)]
     assert [beat(*words) for words in said] == [True, False, False]
     assert [beat(Phase.AT_GATE, 5) for _ in range(3)] == [True, False, False]  # its run is not at it
-    with sqlite.write() as connection:
+    with either.write() as connection:
         run = row_of(world, worker)[1]
         runs.change_run(connection, run, status=RunStatus.AT_GATE)
     assert [beat(Phase.AT_GATE, 5) for _ in range(3)] == [True, True, True]
-    with sqlite.write() as connection:
+    with either.write() as connection:
         runs.change_run(connection, row_of(world, worker)[1], status=RunStatus.RUNNING)
     world.wait(10)
     ingest(world.context, number, start_of(worker))
@@ -246,10 +246,10 @@ def test_a_report_that_contradicts_the_rows_leaves_no_gap(database: Database, tm
 
 
 def test_a_worker_at_a_gate_that_its_run_never_reached_is_ended_and_tried_again(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
     """Its report with the evaluation of the gate was refused, and something short came in its place."""
-    world, worker = begun(sqlite, tmp_path)
+    world, worker = begun(either, tmp_path)
     number = number_of("att", worker.assignment.attempt_id)
     ingest(world.context, number, start_of(worker))
     ingest(world.context, number, told(worker, 2, 100, phase=Phase.AT_GATE, notes=("refused",)))
@@ -265,9 +265,9 @@ def test_a_worker_at_a_gate_that_its_run_never_reached_is_ended_and_tried_again(
 
 
 def test_what_came_instead_of_a_refused_report_stands_against_the_spool(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world, worker = begun(sqlite, tmp_path)
+    world, worker = begun(either, tmp_path)
     number = number_of("att", worker.assignment.attempt_id)
     sent = [start_of(worker), told(worker, 2, 20, evaluations=(worker.evaluation(20),)), told(worker, 3, 25)]
     for report in (sent[0], sent[1].model_copy(update={"evaluations": ()}), told(worker, 4, 30)):
@@ -278,5 +278,5 @@ def test_what_came_instead_of_a_refused_report_stands_against_the_spool(
     tick(world.context)
     attempt, _ = row_of(world, worker)
     assert (attempt.status, attempt.acknowledged, attempt.step) == ("ended", 4, 30)
-    with sqlite.read() as connection:
+    with either.read() as connection:
         assert connection.execute(select(events.c.kind).where(events.c.kind == "spool")).all() == []

@@ -31,8 +31,8 @@ SHORT = {
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", loss=falling({"wide": -0.2, "slow": 0.1}))
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home", loss=falling({"wide": -0.2, "slow": 0.1}))
 
 
 def sweep(world: World) -> None:

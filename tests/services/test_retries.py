@@ -24,8 +24,8 @@ from orchestrator.store.records import RunRecord
 
 
 @pytest.fixture
-def world(sqlite: Database, tmp_path: Path) -> World:
-    return World(sqlite, tmp_path / "home", slots=4, loss=worlds.falling({"wide": -0.2}))
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path / "home", slots=4, loss=worlds.falling({"wide": -0.2}))
 
 
 def events(world: World, experiment: int, kind: str) -> list[str]:

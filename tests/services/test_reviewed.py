@@ -26,7 +26,7 @@ def runs_of(world: World, experiment: int) -> dict[str, RunView]:
 
 
 def test_a_run_that_diverged_once_goes_on_from_its_newest_checkpoint_afterwards(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
     broken = {60}
 
@@ -36,7 +36,7 @@ def test_a_run_that_diverged_once_goes_on_from_its_newest_checkpoint_afterwards(
             return math.nan
         return BETTER(variant, seed, step)
 
-    world = World(sqlite, tmp_path / "home", slots=1, loss=loss)
+    world = World(either, tmp_path / "home", slots=1, loss=loss)
     experiment = world.submit()
     assert world.run_to_end(experiment) == "succeeded"
     wide = next(r for r in report(world.context, experiment).runs if r.variant == "wide")
@@ -45,9 +45,9 @@ def test_a_run_that_diverged_once_goes_on_from_its_newest_checkpoint_afterwards(
 
 
 def test_a_trainer_that_is_no_longer_registered_fails_its_runs_and_no_others(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = World(sqlite, tmp_path / "home", loss=BETTER)
+    world = World(either, tmp_path / "home", loss=BETTER)
     both = {"other": Trainer(("other", "{assignment}"), check), **world.context.trainers}
     world.context = replace(world.context, trainers=both)
     lonely = world.submit(trainer="other", name="lonely")
@@ -58,8 +58,8 @@ def test_a_trainer_that_is_no_longer_registered_fails_its_runs_and_no_others(
     assert "no longer registered" in (runs_of(world, lonely)["base"].detail or "")
 
 
-def test_a_paused_experiment_waits_at_its_gate(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", slots=4, loss=BETTER)
+def test_a_paused_experiment_waits_at_its_gate(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home", slots=4, loss=BETTER)
     experiment = world.submit()
     world.turn()
     override.pause_experiment(world.context, experiment, "user:ada", "lunch")
@@ -70,8 +70,8 @@ def test_a_paused_experiment_waits_at_its_gate(sqlite: Database, tmp_path: Path)
     assert world.run_to_end(experiment) == "succeeded"
 
 
-def test_the_control_stops_when_nobody_is_left(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", slots=4, loss=BETTER)
+def test_the_control_stops_when_nobody_is_left(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home", slots=4, loss=BETTER)
     experiment = world.submit()
     while runs_of(world, experiment)["wide"].step < 220:
         world.turn()
@@ -83,8 +83,8 @@ def test_the_control_stops_when_nobody_is_left(sqlite: Database, tmp_path: Path)
     assert (get_experiment(world.context, experiment).conclusion or "").startswith("no_winner")
 
 
-def test_a_cancelled_experiment_starts_no_worker_any_more(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", loss=BETTER)
+def test_a_cancelled_experiment_starts_no_worker_any_more(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home", loss=BETTER)
     experiment = world.submit()
     world.machine.is_unreachable = True
     tick(world.context)
@@ -97,8 +97,8 @@ def test_a_cancelled_experiment_starts_no_worker_any_more(sqlite: Database, tmp_
     assert {attempt.status for attempt in attempts} == {"ended"}
 
 
-def test_a_report_that_tells_of_divergence_and_of_more_is_taken_in(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home", loss=BETTER)
+def test_a_report_that_tells_of_divergence_and_of_more_is_taken_in(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home", loss=BETTER)
     experiment = world.submit()
     world.turn()
     worker = next(w for w in world.workers.values() if w.assignment.variant == "wide")
@@ -119,8 +119,8 @@ def test_a_report_that_tells_of_divergence_and_of_more_is_taken_in(sqlite: Datab
     assert runs_of(world, experiment)["wide"].status == "pending"
 
 
-def test_a_variant_with_more_tokens_a_step_is_warned_about(sqlite: Database, tmp_path: Path) -> None:
-    world = World(sqlite, tmp_path / "home")
+def test_a_variant_with_more_tokens_a_step_is_warned_about(either: Database, tmp_path: Path) -> None:
+    world = World(either, tmp_path / "home")
 
     def sized(config: dict[str, object]) -> object:
         facts = check(config)  # type: ignore[arg-type]

@@ -53,9 +53,9 @@ def budget(seconds: float) -> dict[str, Any]:
 @pytest.mark.parametrize("slots", [1, 2, 5])
 @pytest.mark.parametrize("seconds", [0.5, 8, 20, 30, 45])
 def test_a_budget_holds_and_the_experiment_ends(
-    sqlite: Database, tmp_path: Path, slots: int, seconds: float
+    either: Database, tmp_path: Path, slots: int, seconds: float
 ) -> None:
-    world = world_of(sqlite, tmp_path, slots)
+    world = world_of(either, tmp_path, slots)
     experiment = world.submit(stages=PLAN, budget=budget(seconds))
     finish(world, experiment)
     assert spent(world, experiment) <= seconds + slots
@@ -66,8 +66,8 @@ def test_a_budget_holds_and_the_experiment_ends(
     assert all("budget" in d.text and d.kind == "stop" for d in said)
 
 
-def test_a_budget_that_is_enough_changes_nothing(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 2)
+def test_a_budget_that_is_enough_changes_nothing(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 2)
     experiment = world.submit(stages=PLAN, budget=budget(500))
     assert finish(world, experiment) == "succeeded"
     assert ends(world, experiment)["wide"] == ("succeeded", "finished", 200)
@@ -82,18 +82,18 @@ def test_while_no_cost_is_known_one_run_is_tried(database: Database, tmp_path: P
     assert sum(end[0] != "pending" for end in ends(world, experiment).values()) == 4
 
 
-def test_a_spent_budget_ends_what_is_live_and_says_so(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+def test_a_spent_budget_ends_what_is_live_and_says_so(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 4)
     experiment = world.submit(stages=PLAN, budget=budget(5))
     assert finish(world, experiment) == "failed"
     assert "the budget did not bring the control" in conclusion(world, experiment)
     assert all(worker.exited is not None for worker in world.workers.values())
 
 
-def test_what_is_promoted_in_its_worker_is_not_trained_on_unpaid(sqlite: Database, tmp_path: Path) -> None:
+def test_what_is_promoted_in_its_worker_is_not_trained_on_unpaid(either: Database, tmp_path: Path) -> None:
     """All four come to the gate for about 26 slot-seconds; two more runs to the end cost some 15 each."""
     long = [stage("screen", 100, FIELD), stage("long", 1000, promote={"best": 2})]
-    world = world_of(sqlite, tmp_path, 4)
+    world = world_of(either, tmp_path, 4)
     experiment = world.submit(stages=long, budget=budget(60))
     finish(world, experiment)
     assert spent(world, experiment) <= 60
@@ -119,14 +119,14 @@ def test_equal_experiments_share_the_slots(database: Database, tmp_path: Path, c
     assert [finish(world, experiment) for experiment in made] == ["succeeded"] * count
 
 
-def test_three_experiments_on_two_slots_all_end(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 2)
+def test_three_experiments_on_two_slots_all_end(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 2)
     made = [world.submit(stages=PLAN, name=f"e{number}") for number in range(3)]
     assert [finish(world, experiment) for experiment in made] == ["succeeded"] * 3
 
 
-def test_a_higher_priority_goes_first_at_every_free_slot(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 2)
+def test_a_higher_priority_goes_first_at_every_free_slot(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 2)
     low = world.submit(stages=PLAN, name="low")
     turns(world, 3)
     high = world.submit(stages=PLAN, name="high", priority=5)
@@ -142,8 +142,8 @@ def test_a_higher_priority_goes_first_at_every_free_slot(sqlite: Database, tmp_p
     assert finish(world, low) == "succeeded"
 
 
-def test_a_worker_at_a_gate_gives_its_slot_to_another_experiment(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+def test_a_worker_at_a_gate_gives_its_slot_to_another_experiment(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 4)
     first = world.submit(stages=PLAN, name="first")
     turns(world, 2)
     assert stop_worker(world, "slow")
@@ -176,8 +176,8 @@ def test_a_gate_without_its_control_holds_once_and_says_so(database: Database, t
     assert stages_of(world, experiment)[0].status == "running"
 
 
-def test_one_of_the_controls_seeds_is_enough_for_a_gate(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 8)
+def test_one_of_the_controls_seeds_is_enough_for_a_gate(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 8)
     experiment = world.submit(stages=PLAN, seeds=[0, 1])
     turns(world, 3)
     assert stop_worker(world, "base", ExitCode.OUT_OF_MEMORY, seed=1)
@@ -185,8 +185,8 @@ def test_one_of_the_controls_seeds_is_enough_for_a_gate(sqlite: Database, tmp_pa
     assert row_of(world, experiment).held is None
 
 
-def test_the_end_of_the_last_stage_holds_too(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+def test_the_end_of_the_last_stage_holds_too(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 4)
     experiment = world.submit(stages=PLAN, seeds=[0])
     while runs_of(world, experiment)["base", 0].step <= 100:
         turns(world, 1)
@@ -199,9 +199,9 @@ def test_the_end_of_the_last_stage_holds_too(sqlite: Database, tmp_path: Path) -
 
 
 def test_a_control_seed_that_an_earlier_stage_was_the_last_to_train_does_not_stand_for_the_control(
-    sqlite: Database, tmp_path: Path
+    either: Database, tmp_path: Path
 ) -> None:
-    world = world_of(sqlite, tmp_path, 8)
+    world = world_of(either, tmp_path, 8)
     stages = [stage("screen", 100, FIELD, seeds=[0, 1]), stage("long", 200, promote={"best": 1}, seeds=[0])]
     experiment = world.submit(stages=stages)
     while runs_of(world, experiment)["base", 0].step <= 100:
@@ -212,8 +212,8 @@ def test_a_control_seed_that_an_earlier_stage_was_the_last_to_train_does_not_sta
     assert row_of(world, experiment).held is not None
 
 
-def test_a_gate_that_waits_for_a_choice_holds_when_that_is_trained(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+def test_a_gate_that_waits_for_a_choice_holds_when_that_is_trained(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 4)
     stages = [stage("screen", 100, FIELD | {"next": best_of("wide", "wider", rate=0.5)}), PLAN[1]]
     experiment = world.submit(stages=stages)
     turns(world, 3)
@@ -251,8 +251,8 @@ def test_later_stages_add_seeds_from_step_0_and_leave_others_behind(
     assert all("goes on from confirm without seed" in d.text for d in done)
 
 
-def test_sigma_comes_from_the_controls_seeds_where_there_are_some(sqlite: Database, tmp_path: Path) -> None:
-    world = world_of(sqlite, tmp_path, 4)
+def test_sigma_comes_from_the_controls_seeds_where_there_are_some(either: Database, tmp_path: Path) -> None:
+    world = world_of(either, tmp_path, 4)
     experiment = world.submit(stages=SEEDED)
     assert finish(world, experiment) == "succeeded"
     by_stage = {d.stage: d.evidence for d in decided(world, experiment, "wide", "promote")}
