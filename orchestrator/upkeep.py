@@ -58,7 +58,7 @@ def move(settings: Settings) -> None:
     Attempts that were live are found lost there: whoever asks has seen their workers end.
     """
     if sqlite_file(settings.resolved_database_url) is not None:
-        raise Busy("a SQLite database goes with its home: move the folder")
+        raise Busy("a SQLite database goes with its home: move the folder, and leave a link where it was")
     with closing(_open(settings)) as database, database.beside() as connection:
         is_free = leader.move_out(connection)
     if not is_free:

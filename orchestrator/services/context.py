@@ -56,6 +56,15 @@ class Wait:
     due: float
 
 
+@dataclass(frozen=True)
+class Unsaid:
+    """What an experiment is to be told, and the transaction that has written it, if one has."""
+
+    experiment_id: int
+    text: str
+    written_in: object = None
+
+
 @dataclass
 class Watch:
     """What one service remembers from tick to tick. A new one begins without it, and loses nothing."""
@@ -82,8 +91,8 @@ class Watch:
     """Since when each attempt has raised whenever it was looked at, by the monotonic clock."""
     renewed: Look | None = None
     """When deadlines last began anew; None once a whole tick has gone well since."""
-    unsaid: list[tuple[int, str]] = field(default_factory=list)
-    """What experiments are still to be told of such errors: (experiment, text)."""
+    unsaid: list[Unsaid] = field(default_factory=list)
+    """What experiments are still to be told of such errors, or may be: the transaction can be undone."""
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ def watch_disk(context: Context) -> None:
     is_short = free is None or free < wanted
     if is_short == context.watch.is_short:
         return
-    context.watch.is_short = is_short
     left = "does not answer" if free is None else f"has {free / 2**30:.2f} GiB free"
     does = "no worker is started" if is_short else "workers are started again"
     text = f"the disk of {context.home} {left}, {least / 2**30:.2f} GiB are asked for: {does}"
     log.log(logging.WARNING if is_short else logging.INFO, "%s", text)
     tell_all(context, "disk", text)
+    context.watch.is_short = is_short
 
 
 def _free(context: Context) -> int | None:

@@ -15,6 +15,7 @@ from orchestrator.services.doctor_findings import (
     Rows,
     Severity,
 )
+from orchestrator.services.fall_back import GONE
 from orchestrator.services.retention import RunFiles
 from orchestrator.store import checkpoints
 from orchestrator.store.records import CheckpointRow
@@ -50,7 +51,7 @@ def _of_run(patient: Patient, files: RunFiles) -> Iterator[Finding]:
             continue  # what a trainer keeps elsewhere is its own affair
         problem = _problem(patient, row)
         needed = row.step == newest and not files.run.status.is_terminal
-        if row.damage is not None:
+        if row.damage is not None and not (row.damage == GONE and problem == MISSING):
             yield _known(patient, row, row.damage, problem)
         elif problem is not None:
             yield _new(row, problem, Severity.ERROR if needed else Severity.WARNING)

@@ -15,7 +15,7 @@ from orchestrator.rules.policies import Policy
 from orchestrator.rules.retry import UNSAID, Again, Ended, GiveUp, after, reason_of
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_experiment, variant_of
-from orchestrator.store import experiments, journal, runs
+from orchestrator.store import experiments, journal, links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 from orchestrator.store.reports import load_evaluations
 
@@ -151,7 +151,8 @@ def last_good_step(connection: Connection, run: RunRecord) -> int:
     finite = [e for e in measured if math.isfinite(e.eval_loss)]
     best = min((e.eval_loss for e in finite), default=math.inf)
     near_best = {e.step for e in finite if e.eval_loss <= best + GOOD_WITHIN}
-    steps = [row.step for row in runs.checkpoints_of(connection, run.id)]
+    owners = links.chain(connection, run.id)
+    steps = [row.step for owner in owners for row in runs.checkpoints_of(connection, owner.id)]
     return max((step for step in steps if step < run.step and step in near_best), default=0)
 
 

@@ -9,12 +9,14 @@ from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.protocol.report import PassedOver, Report
 from orchestrator.protocol.wire import JsonObject
+from orchestrator.services.checkpoint_files import folder_of
 from orchestrator.services.context import Context
-from orchestrator.services.lookup import need_experiment
+from orchestrator.services.lookup import need_attempt, need_experiment
 from orchestrator.store import checkpoints, experiments, journal, links, runs
-from orchestrator.store.records import AttemptRecord, RunRecord
+from orchestrator.store.records import AttemptRecord, CheckpointRow, RunRecord
 
-REASON = "checkpoint_damaged"
+DAMAGED = "checkpoint_damaged"
+MISSING = "checkpoint_missing"
 GONE = "it is on record, and the worker did not find it"
 
 
@@ -28,7 +30,8 @@ def record_fall_back(
 ) -> None:
     """Of an attempt's first report: records from where it went on instead, and marks what it could not use.
 
-    The same attempt again adds nothing, nor does one that went on from the newest checkpoint.
+    Until it has saved something newer, what lies past that step is not gone on from, were it there again. The
+    same attempt again adds nothing, nor does one that went on from the newest checkpoint.
     """
     resumed = report.step if report.resumed_from_step is None else report.resumed_from_step
     owners = [owner.id for owner in links.chain(connection, run.id)]
@@ -48,6 +51,8 @@ def record_fall_back(
         now=now,
     )
     if new:
+        if not run.status.is_terminal:
+            runs.change_run(connection, run, resume_at_most=resumed)
         for passed in passed_over:
             checkpoints.mark_damaged(connection, owners, passed.path, passed.problem)
 
@@ -55,19 +60,28 @@ def record_fall_back(
 def _gone(
     connection: Connection, run: RunRecord, owners: Sequence[int], attempt: AttemptRecord, report: Report
 ) -> list[PassedOver]:
-    """What earlier attempts saved that this one might have gone on from, and of which it says nothing."""
-    if report.resumed_from_step is None:
+    """The newest of each earlier attempt that this one might have gone on from, and of which it says nothing.
+
+    Older ones may have been pruned by their own worker. What a trainer keeps elsewhere is its own affair.
+    """
+    if report.resumed_from_step is None or attempt.resumed_from_step is not None:
         return []
     told = {passed.path for passed in report.passed_over}
     most = run.step if run.resume_at_most is None else min(run.step, run.resume_at_most)
+    rows = [row for owner in owners for row in runs.checkpoints_of(connection, owner)]
+    newest = {row.attempt_id: row for row in rows if row.attempt_id < attempt.id}  # ascending by step
     return [
         PassedOver(step=row.step, path=row.path, problem=GONE)
-        for owner in owners
-        for row in runs.checkpoints_of(connection, owner)
+        for row in newest.values()
         if report.resumed_from_step < row.step <= most
-        and row.attempt_id < attempt.id
         and row.path not in told
+        and _is_at_home(connection, row)
     ]
+
+
+def _is_at_home(connection: Connection, row: CheckpointRow) -> bool:
+    owner = need_attempt(connection, row.attempt_id)
+    return row.path == str(folder_of(owner.directory, row.step))
 
 
 def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedOver]) -> Judgement:
@@ -84,4 +98,5 @@ def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedO
         "steps_again": max(0, steps),
         "passed_over": [passed.model_dump(mode="json") for passed in damaged],
     }
-    return Judgement(DecisionKind.FALL_BACK, REASON, Verdict.INCONCLUSIVE, text, (), evidence)
+    reason = MISSING if all(passed.problem == GONE for passed in damaged) else DAMAGED
+    return Judgement(DecisionKind.FALL_BACK, reason, Verdict.INCONCLUSIVE, text, (), evidence)

@@ -9,7 +9,7 @@ from threading import Condition, Thread
 
 from sqlalchemy import Connection
 
-from orchestrator.domain.errors import Busy, TooMany
+from orchestrator.domain.errors import Busy, NotAllowed, StaleEpoch, TooMany
 from orchestrator.protocol.report import Answer, Heartbeat, Report
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ingest import Batch, authorize, calls_for_a_tick, handle
@@ -17,7 +17,8 @@ from orchestrator.services.ingest import Batch, authorize, calls_for_a_tick, han
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
-"""Messages in one transaction: a tick that wants to write waits for one such batch at most."""
+"""Messages in one transaction. A tick that wants to write waits for one such batch, or one taken twice."""
+METRIC_IDS = "metric_ids"
 KNOWN = 10_000
 """Tokens and names of metrics that are remembered; above it they are asked for again."""
 
@@ -43,7 +44,6 @@ class Inbox:
         self._closing = False
         self._writer: Thread | None = None
         self._tokens: dict[int, bytes] = {}
-        self._metric_ids: dict[str, int] = {}
 
     def knows(self, attempt_id: int, token: str) -> bool:
         """Whether this token was this attempt's when it was last asked for."""
@@ -116,13 +116,14 @@ class Inbox:
         message had an error, and all are taken anew."""
         try:
             with self._context.database.write() as connection:
-                batch = Batch(self._metric_ids if len(self._metric_ids) < KNOWN else {})
-                self._metric_ids = {}  # what this transaction adds is known once it is committed
-                answers = [self._handle(connection, letter, batch) for letter in letters]
+                known = connection.info  # of the session: a server that takes over may lack the last metrics
+                ids = known.pop(METRIC_IDS, {})
+                batch = Batch(ids if len(ids) < KNOWN else {})
+                outcomes = [self._handle(connection, letter, batch) for letter in letters]
         except _Refused as refused:
             return [refused.error] if len(letters) == 1 else self._commit_apart(letters)
-        self._metric_ids = batch.metric_ids
-        return answers
+        known[METRIC_IDS] = batch.metric_ids  # what was added is known once it is committed
+        return outcomes
 
     def _commit_apart(self, letters: Sequence[Letter]) -> Sequence[Answer | Exception]:
         batch = Batch()
@@ -145,10 +146,12 @@ class Inbox:
         connection.exec_driver_sql("RELEASE SAVEPOINT letter")
         return answer
 
-    def _handle(self, connection: Connection, letter: Letter, batch: Batch) -> Answer:
-        """Raises `_Refused` for an error that the connection has survived."""
+    def _handle(self, connection: Connection, letter: Letter, batch: Batch) -> Answer | Exception:
+        """Raises `_Refused` for an error that may have come after something was written."""
         try:
             return handle(connection, self._context, letter.attempt_id, letter.message, letter.token, batch)
+        except (NotAllowed, StaleEpoch) as error:
+            return error
         except Exception as error:
             if connection.invalidated:
                 raise

@@ -158,16 +158,33 @@ def _end_unstarted(context: Context, attempt: AttemptRecord, error: str) -> None
 def _prepare(context: Context, attempt: AttemptRecord) -> WorkerSpec:
     """The attempt's directory with its assignment, and what the engine is to start there."""
     file = Path(attempt.directory) / ASSIGNMENT_FILE
+    _need_checkpoints(context, attempt)
     token = _written_token(file, attempt) or context.new_token()
     with context.database.write() as connection:
         runs.change_attempt(connection, attempt.id, token_hash=token_hash(token))
         assignment, argv = _assignment(connection, context, attempt, token)
     file.parent.mkdir(parents=True, exist_ok=True)
     written = _write_private(file, assignment.model_dump_json(indent=2), token)
-    with context.database.write():  # under the lead: who lost it meanwhile leaves the new leader's file alone
-        written.replace(file)
+    try:
+        with context.database.write():  # under the lead: who lost it leaves the new leader's file alone
+            written.replace(file)
+    finally:
+        written.unlink(missing_ok=True)
     command = tuple(part.replace("{assignment}", str(file)) for part in argv)
     return WorkerSpec(command, file.parent, tuple(attempt.slots), assignment.threads or 1)
+
+
+def _need_checkpoints(context: Context, attempt: AttemptRecord) -> None:
+    """Raises `OSError` while the attempt of the newest checkpoint has no folder, as when a disk is away.
+
+    A worker that sees no checkpoint begins anew.
+    """
+    with context.database.read() as connection:
+        run = need_run(connection, attempt.run_id)
+        directory = links.newest_directory(connection, run.id, _resume_at_most(run))
+    if directory and not Path(directory).is_dir():
+        fix = "mount its disk, put the folder back, or make it anew, empty, to go on without it"
+        raise FileNotFoundError(f"{directory} has the newest checkpoint of {spell('run', run.id)}: {fix}")
 
 
 def _written_token(file: Path, attempt: AttemptRecord) -> str | None:

@@ -71,8 +71,8 @@ def _say(context: Context, key: str, row: Claimant | None, text: str) -> None:
     """Once, though it may take its time to go."""
     if key in context.watch.orphans:
         return
-    context.watch.orphans.add(key)
     log.warning("%s", text)
     with context.database.write() as connection:
         run_id = None if row is None else row.run_id
         journal.add_event(connection, "orphan", text, now=context.clock(), run_id=run_id)
+    context.watch.orphans.add(key)

@@ -33,7 +33,6 @@ def parking(context: Context, attempt: AttemptRecord) -> Iterator[None]:
 
 def _deal_with(context: Context, attempt: AttemptRecord, what: str, error: Exception) -> None:
     is_first = what not in context.watch.raising
-    seconds = raises_since(context, what)
     if is_news(context, what, error):
         log.error("%s could not be dealt with; every tick tries again", what, exc_info=error)
     why = f"{type(error).__name__}: {error}"
@@ -41,7 +40,7 @@ def _deal_with(context: Context, attempt: AttemptRecord, what: str, error: Excep
         text = f"attempt {attempt.number} cannot be dealt with ({why}); every tick tries again"
         with context.database.write() as connection:
             journal.add_event(connection, "poison", text, now=context.clock(), run_id=attempt.run_id)
-    elif seconds > context.limits.lease.total_seconds():
+    if raises_since(context, what) > context.limits.lease.total_seconds():
         _end(context, attempt, why)
         del context.watch.raising[what]
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from orchestrator.domain.errors import Busy, NotLeading
 from orchestrator.rules.snapshot import ExperimentView, Snapshot
-from orchestrator.services.context import Context
+from orchestrator.services.context import Context, Unsaid
 from orchestrator.store import journal
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def set_aside(context: Context, experiment_id: int) -> Iterator[None]:
             )
             why = f"{type(error).__name__}: {error}"
             text = f"it cannot go on ({why}); the others do, and every tick tries again"
-            context.watch.unsaid.append((experiment_id, text))
+            context.watch.unsaid.append(Unsaid(experiment_id, text))
 
 
 def isolated(connection: Connection, context: Context, experiment_id: int, work: Callable[[], None]) -> bool:
@@ -84,10 +84,17 @@ def isolated(connection: Connection, context: Context, experiment_id: int, work:
 
 
 def tell(connection: Connection, context: Context) -> None:
-    """Writes the events of what was set aside."""
-    while context.watch.unsaid:
-        experiment_id, text = context.watch.unsaid.pop()
-        journal.add_event(connection, "poison", text, now=context.clock(), experiment_id=experiment_id)
+    """Writes the events of what was set aside; each is forgotten once a later transaction finds it stored."""
+    here, kept = connection.get_transaction(), []
+    for one in context.watch.unsaid:
+        is_stored = journal.last_event(connection, one.experiment_id, "poison") == one.text
+        if not is_stored:
+            now = context.clock()
+            journal.add_event(connection, "poison", one.text, now=now, experiment_id=one.experiment_id)
+            one = replace(one, written_in=here)
+        if one.written_in is here:
+            kept.append(one)
+    context.watch.unsaid[:] = kept
 
 
 def of_sound(context: Context, snapshot: Snapshot, make: Callable[[Snapshot], list[T]]) -> list[T]:

@@ -138,6 +138,12 @@ def add_event(
     connection.execute(insert(events).values(**values))
 
 
+def last_event(connection: Connection, experiment_id: int, kind: str) -> str | None:
+    """The text of the newest event of a kind, or None."""
+    query = select(events.c.text).where(events.c.experiment_id == experiment_id, events.c.kind == kind)
+    return connection.execute(query.order_by(events.c.id.desc()).limit(1)).scalar_one_or_none()
+
+
 def list_events(
     connection: Connection, *, experiment_id: int, after: int = 0, limit: int = 50
 ) -> list[EventRecord]:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, func, insert, select
 from orchestrator.domain.lifecycle import Reason
 from orchestrator.store.records import RunRecord
 from orchestrator.store.runs import attempts_of, get_run, runs_by_id
-from orchestrator.store.tables import checkpoints, evaluations, experiments, points, runs, variants
+from orchestrator.store.tables import attempts, checkpoints, evaluations, experiments, points, runs, variants
 
 
 def equal_run(connection: Connection, run: RunRecord, *, horizon: int, eval_every: int) -> RunRecord | None:
@@ -79,6 +79,16 @@ def copy_curve(
         newest = {(row["step"], row.get("metric_id")): row for row in rows}
         if newest:
             connection.execute(insert(table), list(newest.values()))
+
+
+def newest_directory(connection: Connection, run_id: int, at_most: int) -> str | None:
+    """The folder of the attempt that has the newest checkpoint to go on from, up to a step; None without."""
+    owners = [run.id for run in chain(connection, run_id)]
+    query = select(attempts.c.directory).join(checkpoints, checkpoints.c.attempt_id == attempts.c.id)
+    query = query.where(checkpoints.c.run_id.in_(owners), checkpoints.c.step <= at_most)
+    query = query.where(checkpoints.c.damage.is_(None), checkpoints.c.removed_at.is_(None))
+    newest_first = query.order_by(checkpoints.c.step.desc(), checkpoints.c.id.desc())
+    return connection.execute(newest_first.limit(1)).scalar_one_or_none()
 
 
 def directories(connection: Connection, run_id: int) -> list[str]:

@@ -16,6 +16,7 @@ from orchestrator.protocol.exit import ExitCode
 from orchestrator.services.checkpoint_files import manifest_sha256
 from orchestrator.services.doctor import examine, is_healthy, repair
 from orchestrator.services.doctor_findings import Finding, Patient, Severity
+from orchestrator.services.fall_back import GONE
 from orchestrator.store import checkpoints, runs
 from orchestrator.store.database import Database
 from orchestrator.store.migrate import current_revision
@@ -112,6 +113,18 @@ def test_what_is_missing_is_said_and_never_marked(world: World, tmp_path: Path) 
     assert {row.damage for row in rows(world)} == {None}
     (tmp_path / "away").rename(path)
     assert found(world) == []
+
+
+def test_what_a_worker_did_not_find_is_still_said_to_be_missing(world: World, tmp_path: Path) -> None:
+    """One attempt has gone on from an older one since: whoever mounts the disk has the newest again."""
+    worker = trained(world)
+    path = Path(worker.assignment.directory) / "checkpoints" / "step-00000060"
+    path.rename(tmp_path / "away")
+    with world.database.write() as connection:
+        connection.execute(update(table).where(table.c.path == str(path)).values(damage=GONE))
+    (finding,) = mended(world)
+    assert finding.severity is not Severity.NOTE
+    assert "mount its disk" in finding.fix
 
 
 def test_what_a_trainer_keeps_elsewhere_is_its_own_affair(world: World) -> None:

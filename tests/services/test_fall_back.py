@@ -15,11 +15,12 @@ from orchestrator.domain.ids import number_of
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.report import PassedOver, Phase
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.services.query import list_decisions
+from orchestrator.services.query import list_decisions, list_events
 from orchestrator.services.reconcile import tick
 from orchestrator.services.replay import replay
 from orchestrator.services.report import report
 from orchestrator.services.views import DecisionView
+from orchestrator.store import runs
 from orchestrator.store.database import Database
 from orchestrator.store.tables import attempts
 
@@ -99,6 +100,23 @@ def test_the_decision_says_which_was_damaged_and_what_is_trained_again(world: Wo
     assert [one.step for one in passed] == [60, 40]
     marked = {row.step: row.damage for row in rows(world) if row.run_id == run}
     assert marked == {20: None, 40: PROBLEM, 60: PROBLEM}
+    assert resumes_at_most(world, run) == 20  # were the disk sound again, that line is given up
+
+
+def resumes_at_most(world: World, run: int) -> int | None:
+    with world.database.read() as connection:
+        found = runs.get_run(connection, run)
+    assert found is not None
+    return found.resume_at_most
+
+
+def test_what_is_saved_after_a_fall_back_is_gone_on_from(world: World) -> None:
+    world.submit()
+    first = crash(world)
+    again = second(world, first, 60, 40)
+    while again.step < 60:
+        world.turn()
+    assert resumes_at_most(world, number_of("run", first.assignment.run_id)) == 60
 
 
 def test_a_checkpoint_that_is_gone_is_said_too(world: World) -> None:
@@ -110,14 +128,31 @@ def test_a_checkpoint_that_is_gone_is_said_too(world: World) -> None:
     again.report(world.context, phase=Phase.STARTING, resumed_from_step=20, identity=again.identity())
     (found,) = fall_backs(world, experiment)
     assert "attempt 2 goes on from the checkpoint of step 20, so 40 steps are trained again" in found.text
-    assert (
-        "the one of step 60: it is on record, and the worker did not find it; the one of step 40"
-        in found.text
-    )
+    assert found.text.endswith("(the one of step 60: it is on record, and the worker did not find it)")
+    assert found.reason == "checkpoint_missing"
     run = number_of("run", first.assignment.run_id)
-    assert [row.step for row in rows(world) if row.run_id == run and row.damage is None] == [20]
+    assert [row.step for row in rows(world) if row.run_id == run and row.damage is None] == [20, 40]
+    again.report(world.context, resumed_from_step=0)  # once more, which the protocol does not foresee
     assert world.run_to_end(experiment) == "succeeded"
     assert len(fall_backs(world, experiment)) == 1
+
+
+def test_without_its_folder_a_run_waits_and_begins_nothing_anew(world: World) -> None:
+    experiment = world.submit()
+    first = crash(world)
+    folder = Path(first.assignment.directory)
+    away = folder.rename(folder.with_name("away"))
+    for _ in range(20):
+        world.turn()
+    key = f"{first.assignment.run_id}-2"
+    assert key not in world.machine.starts
+    found = list_events(world.context, experiment, after=0, limit=500).items
+    (said,) = [event.text for event in found if event.kind == "outage"]
+    assert f"{folder} has the newest checkpoint of {first.assignment.run_id}: mount its disk" in said
+    away.rename(folder)
+    assert next_worker(world, first).step == 60
+    assert world.run_to_end(experiment) == "succeeded"
+    assert fall_backs(world, experiment) == []
 
 
 @pytest.mark.parametrize("breaks", [crash, lambda world: world.turn()])

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.exc import OperationalError
 from worlds import Worker, World
 
@@ -15,14 +16,15 @@ from orchestrator.domain.errors import Busy, Conflict, NotAllowed, StaleEpoch, T
 from orchestrator.domain.ids import number_of
 from orchestrator.protocol.report import Answer, Heartbeat, Phase, Point, Report
 from orchestrator.rules.snapshot import Snapshot
-from orchestrator.services import ingest
+from orchestrator.services import ingest, settle
 from orchestrator.services.context import Context
 from orchestrator.services.inbox import Inbox
+from orchestrator.services.reconcile import tick
 from orchestrator.services.snapshot import load_snapshot
 from orchestrator.store import reports as store_reports
 from orchestrator.store import runs
 from orchestrator.store.database import Database
-from orchestrator.store.tables import points, reports
+from orchestrator.store.tables import events, metrics, points, reports
 from orchestrator.store.tables import runs as runs_table
 
 WAIT = 30
@@ -140,6 +142,55 @@ def test_what_an_undone_message_has_made_is_not_taken_for_there(
         for worker in workers:
             run = number_of("run", worker.assignment.run_id)
             assert store_reports.load_series(connection, run, "fresh") == [(1, 3.0)]
+
+
+def test_a_server_that_lacks_the_last_metrics_is_told_them_again(database: Database, tmp_path: Path) -> None:
+    """As a standby does that has taken over: sessions are new, and rows that were committed are not there."""
+    world, (one, two, *_) = world_of(database, tmp_path)
+    inbox = Inbox(world.context)
+    fresh = (Point(step=1, name="fresh", value=3.0),)
+    inbox.put(address(one)[0], report(one, points=fresh), address(one)[1]).result(WAIT)
+    with database.write() as connection:
+        connection.execute(delete(points))
+        connection.execute(delete(metrics))
+    database.engine.dispose()
+    inbox.put(address(two)[0], report(two, points=fresh), address(two)[1]).result(WAIT)
+    inbox.close()
+    with database.read() as connection:
+        run = number_of("run", two.assignment.run_id)
+        assert store_reports.load_series(connection, run, "fresh") == [(1, 3.0)]
+
+
+def test_an_error_that_a_batch_has_told_is_told_though_the_batch_is_taken_anew(
+    either: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is undone with the batch; the second time it is no news."""
+    world, workers = world_of(either, tmp_path)
+    inner = settle._apply
+
+    def apply(*given: Any) -> None:
+        inner(*given)
+        raise RuntimeError("a bug of its own")
+
+    monkeypatch.setattr(settle, "_apply", apply)
+    gate, context = gated(world)
+    inbox = Inbox(context)
+    answers = []
+    for worker in workers:
+        target = worker.assignment.target_step
+        measured = tuple(worker.evaluation(step) for step in range(20, target + 1, 20))
+        told = report(worker, phase=Phase.AT_GATE, step=target, evaluations=measured)
+        answers.append(inbox.put(address(worker)[0], told, address(worker)[1]))
+    clash = inbox.put(address(workers[0])[0], report(workers[0], step=9), address(workers[0])[1])
+    gate.open.set()
+    assert [answer.result(WAIT).acknowledged for answer in answers] == [2, 2, 2, 2]
+    assert type(clash.exception(WAIT)) is Conflict
+    inbox.close()
+    for _ in range(3):
+        tick(world.context)
+    with either.read() as connection:
+        said = connection.execute(select(events.c.text).where(events.c.kind == "poison")).scalars().all()
+    assert len(said) == 1
 
 
 def test_when_the_commit_fails_nobody_is_acknowledged_and_nothing_is_stored(

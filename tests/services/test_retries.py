@@ -10,11 +10,12 @@ import pytest
 import worlds
 from worlds import Worker, World
 
+from orchestrator.domain.errors import Busy
 from orchestrator.domain.ids import number_of
 from orchestrator.engines.base import EngineError, Handle, WorkerSpec
 from orchestrator.protocol.exit import ExitCode
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.services import settle
+from orchestrator.services import disk, settle
 from orchestrator.services.query import get_experiment, list_attempts, list_events, list_runs
 from orchestrator.services.reconcile import tick
 from orchestrator.services.views import RunView
@@ -164,6 +165,29 @@ def test_nothing_is_started_while_the_disk_is_full_and_it_is_said_once(world: Wo
     assert "0.00 GiB free" in short
     assert "no worker is started" in short
     assert "started again" in room
+
+
+def test_what_could_not_be_told_of_the_disk_is_told_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may lie on the same disk."""
+    experiment = world.submit()
+    world.free_bytes = 2**20
+    tell_all, failures = disk.tell_all, [1, 2]
+
+    def full(context: Any, kind: str, text: str) -> None:
+        if failures:
+            failures.pop()
+            raise Busy("the disk of the database is full")
+        tell_all(context, kind, text)
+
+    monkeypatch.setattr(disk, "tell_all", full)
+    for _ in range(2):
+        with pytest.raises(Busy):
+            tick(world.context)
+    tick(world.context)
+    assert not world.machine.starts
+    assert len(events(world, experiment, "disk")) == 1
 
 
 def test_an_intent_outlives_a_disk_that_fills_up(world: World) -> None:

@@ -129,6 +129,23 @@ def test_a_worker_finds_the_checkpoints_of_the_whole_chain(world: World) -> None
         assert links.newest_checkpoint(connection, ids[1], 130) == 120
 
 
+def test_a_linked_run_that_diverges_goes_back_to_what_it_took_over(world: World) -> None:
+    world.loss = falling({"wide": 0.1})
+    assert world.run_to_end(world.submit(stages=SHORT)) == "succeeded"
+    broken, calm = [math.nan], world.loss
+
+    def loss(variant: str, seed: int, step: int) -> float:
+        return broken.pop() if (variant, step) == ("wide", 120) and broken else calm(variant, seed, step)
+
+    world.loss = loss
+    again = world.submit(stages=[SHORT[0] | {"steps": 160}, SHORT[1]], same_config="link")
+    assert world.run_to_end(again) == "succeeded"
+    assert not broken
+    run = number_of("run", runs_of(world, again)["wide"].id)
+    resumed = [attempt.resumed_from_step for attempt in list_attempts(world.context, run).items]
+    assert resumed == [0, 100, 100]  # the first stands for what was taken over
+
+
 def test_a_run_that_diverged_is_not_taken_over(world: World) -> None:
     world.loss = lambda variant, seed, step: math.nan if variant == "wide" else LOSS(variant, seed, step)
     first = world.submit(stages=SHORT)
