@@ -43,6 +43,7 @@ test: lint  ## lint, then every test but the long ones
 	$(BIN)/pytest -m 'not acceptance' -n 2 --dist loadfile
 
 acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 steps), and tiny twins (up to 40 minutes)
+	$(BIN)/pytest tests/services tests/api -n 2 --dist loadfile --either sqlite
 	$(BIN)/pytest tests/services tests/api -n 2 --dist loadfile --either postgresql
 	$(BIN)/pytest -m acceptance --timeout 3000 -s
 

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import Phase, settings
@@ -76,13 +77,20 @@ FIXTURES = {"sqlite": "sqlite", "postgresql": "postgres"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--either", choices=list(FIXTURES), default="sqlite", help="the kind of `either`")
+    kinds = ["spread", *FIXTURES]
+    parser.addoption("--either", choices=kinds, default="spread", help="the kind of database of `either`")
 
 
 @pytest.fixture
 def either(request: pytest.FixtureRequest) -> Database:
-    """An empty, migrated database of the kind that the option says, for what must not depend on the kind."""
-    database: Database = request.getfixturevalue(FIXTURES[request.config.getoption("--either")])
+    """An empty, migrated database, for what does not depend on its kind.
+
+    By its name a test has one of the two, always the same; the option gives all of them one kind.
+    """
+    kind = request.config.getoption("--either")
+    if kind == "spread":
+        kind = list(FIXTURES)[crc32(request.node.nodeid.encode()) % 2]
+    database: Database = request.getfixturevalue(FIXTURES[kind])
     return database
 
 
