@@ -42,7 +42,7 @@ test: lint  ## lint, then every test but the long ones
 	@# two processes, one for each core of CI; a file stays in one of them, with what its tests share
 	$(BIN)/pytest -m 'not acceptance' -n 2 --dist loadfile
 
-acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 steps), and tiny twins (up to 40 minutes)
+acceptance: $(STAMP)  ## the protocol at its true size (1,000 / 5,000 / 8,000 steps), tiny twins, services on each database (an hour)
 	$(BIN)/pytest tests/services tests/api -n 2 --dist loadfile --either sqlite
 	$(BIN)/pytest tests/services tests/api -n 2 --dist loadfile --either postgresql
 	$(BIN)/pytest -m acceptance --timeout 3000 -s
