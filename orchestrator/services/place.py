@@ -59,10 +59,16 @@ def is_same_host(one: str, other: str) -> bool:
 
 
 def settle_in(database: Database, place: Place) -> None:
-    """Makes this place the home of a database that has none. Raises `Busy` if it has another."""
+    """Makes this place the home of a database that has none. Raises `Busy` if it has another.
+
+    Where there is a home nothing is written: a leader that was paused in the middle of a write has that row.
+    """
     with database.beside() as connection:
-        leader.settle_in(connection, place)
-        why = refusal(connection, leader.read(connection), place)
+        found = leader.read(connection)
+        if found is None or found.home_id is None:
+            leader.settle_in(connection, place)
+            found = leader.read(connection)
+        why = refusal(connection, found, place)
     if why is not None:
         raise Busy(why)
 

@@ -67,6 +67,16 @@ def test_a_machine_is_itself_after_a_restart_and_in_its_containers() -> None:
     assert not is_same_host(host_id("", "c1", "b1"), host_id("", "c2", "b2"))
 
 
+def test_a_service_starts_beside_a_leader_that_is_paused_in_the_middle_of_a_write(
+    postgres: Database, tmp_path: Path
+) -> None:
+    place = Place("1" * 32, str(tmp_path), HOST)
+    settle_in(postgres, place)
+    with postgres.engine.begin() as paused:
+        leader.take(paused, "paused", "http://127.0.0.1:1", LONG, place)
+        settle_in(postgres, place)  # waits for nothing
+
+
 class Site:
     """A world with a service that leads if it may."""
 
