@@ -18,6 +18,11 @@ def folder_of(directory: str, step: int) -> Path:
     return Path(directory) / FOLDER / f"step-{step:08d}"
 
 
+def is_at_home(directory: str, step: int, path: str) -> bool:
+    """Whether a checkpoint is in its attempt's own directory. One that a trainer keeps elsewhere is its affair."""
+    return path == str(folder_of(directory, step))
+
+
 def damage_of(path: Path, *, hashes: bool) -> str | None:
     """How the files differ from what their manifest says; None when they do not. Sizes alone are quick."""
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.domain.ids import spell
 from orchestrator.services import retention
-from orchestrator.services.checkpoint_files import damage_of, folder_of, is_own, manifest_sha256
+from orchestrator.services.checkpoint_files import damage_of, is_at_home, is_own, manifest_sha256
 from orchestrator.services.doctor_findings import (
     Finding,
     MarkDamaged,
@@ -36,7 +36,7 @@ def look_at_checkpoints(patient: Patient, rows: Rows) -> Iterator[Finding]:
     directories = {attempt.id: attempt.directory for attempt in rows.attempts}
     for row in removed:
         path = Path(row.path)
-        own = row.path == str(folder_of(directories.get(row.attempt_id, ""), row.step))
+        own = is_at_home(directories.get(row.attempt_id, ""), row.step, row.path)
         if own and is_own(patient.home, path) and path.is_dir():
             what = f"retention removed the checkpoint of step {row.step}, and its folder is still there"
             fix = "--repair removes it"

@@ -9,7 +9,7 @@ from orchestrator.domain.decisions import DecisionKind, Judgement
 from orchestrator.domain.evidence import Verdict
 from orchestrator.protocol.report import PassedOver, Report
 from orchestrator.protocol.wire import JsonObject
-from orchestrator.services.checkpoint_files import folder_of
+from orchestrator.services.checkpoint_files import is_at_home
 from orchestrator.services.context import Context
 from orchestrator.services.lookup import need_attempt, need_experiment
 from orchestrator.store import checkpoints, experiments, journal, links, runs
@@ -81,7 +81,7 @@ def _gone(
 
 def _is_at_home(connection: Connection, row: CheckpointRow) -> bool:
     owner = need_attempt(connection, row.attempt_id)
-    return row.path == str(folder_of(owner.directory, row.step))
+    return is_at_home(owner.directory, row.step, row.path)
 
 
 def fall_back_judgement(number: int, resumed: int, passed_over: Sequence[PassedOver]) -> Judgement:

@@ -116,13 +116,13 @@ class Inbox:
         message had an error, and all are taken anew."""
         try:
             with self._context.database.write() as connection:
-                known = connection.info  # of the session: a server that takes over may lack the last metrics
-                ids = known.pop(METRIC_IDS, {})
+                session = connection.info  # a server that takes over may lack the last metrics
+                ids = session.pop(METRIC_IDS, {})
                 batch = Batch(ids if len(ids) < KNOWN else {})
                 outcomes = [self._handle(connection, letter, batch) for letter in letters]
         except _Refused as refused:
             return [refused.error] if len(letters) == 1 else self._commit_apart(letters)
-        known[METRIC_IDS] = batch.metric_ids  # what was added is known once it is committed
+        session[METRIC_IDS] = batch.metric_ids  # what was added is known once it is committed
         return outcomes
 
     def _commit_apart(self, letters: Sequence[Letter]) -> Sequence[Answer | Exception]:

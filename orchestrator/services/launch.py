@@ -18,9 +18,10 @@ from orchestrator.rules.sharing import StartRun
 from orchestrator.services.context import Context, token_hash
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.lookup import need_attempt, need_experiment, need_run, variant_of
-from orchestrator.services.outage import due, put_off, wait
+from orchestrator.services.outage import due, wait
 from orchestrator.services.poison import guarded, is_passing
 from orchestrator.services.protocol import protocol_of
+from orchestrator.services.vigil import put_off
 from orchestrator.store import links, runs
 from orchestrator.store.records import AttemptRecord, RunRecord
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from orchestrator.services.context import Context, Wait
-from orchestrator.services.vigil import tell_all
-from orchestrator.store import runs
+from orchestrator.services.vigil import put_off, tell_all
 from orchestrator.store.records import AttemptRecord
 
 LONGEST_WAIT = 60.0
@@ -31,12 +30,3 @@ def due(context: Context, intents: Sequence[AttemptRecord]) -> list[AttemptRecor
     later = [a for a in intents if a.key in waits and waits[a.key].due > now]
     put_off(context, later)
     return [a for a in intents if a not in later]
-
-
-def put_off(context: Context, intents: Sequence[AttemptRecord]) -> None:
-    """Their leases begin anew where half of one is over."""
-    now = context.clock()
-    due = [a.id for a in intents if a.lease_expires_at < now + context.limits.lease / 2]
-    if due:
-        with context.database.write() as connection:
-            runs.put_off(connection, due, now + context.limits.lease, now)

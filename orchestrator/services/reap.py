@@ -14,7 +14,7 @@ from orchestrator.services.context import Context
 from orchestrator.services.ending import end_attempt
 from orchestrator.services.parking import parking
 from orchestrator.services.poison import guarded, is_news
-from orchestrator.services.vigil import is_outdated, judged_at
+from orchestrator.services.vigil import is_outdated, judged_at, put_off
 from orchestrator.store import journal, runs
 from orchestrator.store.records import AttemptRecord
 
@@ -37,7 +37,7 @@ def reap(context: Context) -> None:
     for attempt in left_behind:
         with guarded(context, f"attempt {attempt.key}"):
             _see_off(context, attempt, states.get(attempt.key, UNASKED))
-    _put_off(context, [a for a in live if states.get(a.key, UNASKED).kind is StateKind.PENDING])
+    put_off(context, [a for a in live if states.get(a.key, UNASKED).kind is StateKind.PENDING])
 
 
 def _poll(context: Context, attempts: Sequence[AttemptRecord]) -> dict[str, WorkerState]:
@@ -99,15 +99,6 @@ def _verdict(attempt: AttemptRecord, missed: Overdue) -> str:
     return (
         f"its worker was heard, but had come no further than step {attempt.step} since {since:%H:%M:%S} UTC"
     )
-
-
-def _put_off(context: Context, attempts: Sequence[AttemptRecord]) -> None:
-    """Workers that the engine has accepted and not started yet cannot be heard: their deadlines wait, too."""
-    now = context.clock()
-    due = [a.id for a in attempts if a.lease_expires_at < now + context.limits.lease / 2]
-    if due:
-        with context.database.write() as connection:
-            runs.put_off(connection, due, now + context.limits.lease, now)
 
 
 def _cancel(context: Context, attempt: AttemptRecord) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from orchestrator.domain.lifecycle import AttemptStatus, StageStatus
 from orchestrator.rules.retention import SPARE, Needs, Stored, may_go
-from orchestrator.services.checkpoint_files import damage_of, folder_of, remove
+from orchestrator.services.checkpoint_files import damage_of, is_at_home, remove
 from orchestrator.services.context import Context
 from orchestrator.services.ending import GOOD_WITHIN
 from orchestrator.services.lookup import need_experiment
@@ -59,7 +59,7 @@ class RunFiles:
 
     def is_at_home(self, row: CheckpointRow) -> bool:
         """A trainer may keep its checkpoints elsewhere; those are its own affair."""
-        return row.path == str(folder_of(self.attempts[row.attempt_id].directory, row.step))
+        return is_at_home(self.attempts[row.attempt_id].directory, row.step, row.path)
 
     def needs(self, good: int | None) -> Needs:
         """What may still be asked of them. `good` is where a divergence would go back to."""

@@ -1,6 +1,7 @@
 """Before anybody is judged: could they be heard? After a pause or a clock step every deadline begins anew."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -10,6 +11,7 @@ from orchestrator.rules.retry import LONGEST_DELAY
 from orchestrator.services.context import Context
 from orchestrator.store import experiments, journal, runs
 from orchestrator.store.clock import MEASURE_EVERY
+from orchestrator.store.records import AttemptRecord
 
 SETTLES_SECONDS = 2 * MEASURE_EVERY
 """So long after a pause or a clock step every service has looked at the database's clock again."""
@@ -90,3 +92,12 @@ def tell_all(context: Context, kind: str, text: str) -> None:
     with context.database.write() as connection:
         for experiment in experiments.open_experiments(connection):
             journal.add_event(connection, kind, text, now=context.clock(), experiment_id=experiment.id)
+
+
+def put_off(context: Context, attempts: Sequence[AttemptRecord]) -> None:
+    """Of attempts that cannot be heard yet: their deadlines begin anew where half of a lease is over."""
+    now = context.clock()
+    due = [a.id for a in attempts if a.lease_expires_at < now + context.limits.lease / 2]
+    if due:
+        with context.database.write() as connection:
+            runs.put_off(connection, due, now + context.limits.lease, now)

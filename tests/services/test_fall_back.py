@@ -1,6 +1,7 @@
 """A damaged checkpoint: the run goes on from the one before, and a decision says so once."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -153,6 +154,22 @@ def test_without_its_folder_a_run_waits_and_begins_nothing_anew(world: World) ->
     assert next_worker(world, first).step == 60
     assert world.run_to_end(experiment) == "succeeded"
     assert fall_backs(world, experiment) == []
+
+
+def test_a_folder_that_was_made_anew_is_gone_on_without(world: World) -> None:
+    """What the event advises, when nothing can be brought back."""
+    experiment = world.submit()
+    first = crash(world)
+    folder = Path(first.assignment.directory)
+    shutil.rmtree(folder)
+    for _ in range(5):
+        world.turn()
+    folder.mkdir()
+    first.reported.clear()
+    assert next_worker(world, first).step == 0
+    assert world.run_to_end(experiment) == "succeeded"
+    (found,) = fall_backs(world, experiment)
+    assert "attempt 2 goes on from the beginning, so 60 steps are trained again" in found.text
 
 
 @pytest.mark.parametrize("breaks", [crash, lambda world: world.turn()])
