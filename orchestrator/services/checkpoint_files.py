@@ -19,7 +19,7 @@ def folder_of(directory: str, step: int) -> Path:
 
 
 def is_at_home(directory: str, step: int, path: str) -> bool:
-    """Whether a checkpoint is in its attempt's own directory. One that a trainer keeps elsewhere is its affair."""
+    """Whether a checkpoint is in its attempt's own directory. A trainer may keep its own elsewhere."""
     return path == str(folder_of(directory, step))
 
 
